@@ -1,0 +1,1 @@
+"""Pure translations between Suture's findings and other people's formats."""

@@ -1,0 +1,340 @@
+"""The words of the domain: accounts, resources, rules, steps, observations, findings. Pure values.
+
+Nothing here talks to a cloud, a database or Prefect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from tasks.errors import MissingData
+
+type_json = Any  # whatever json.loads can give
+
+
+class Cloud(StrEnum):
+    AWS = "aws"
+    AZURE = "azure"
+
+
+class Severity(StrEnum):
+    CRITICAL = "critical"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+    @property
+    def rank(self) -> int:
+        """0 for critical, rising as it matters less: sort by it."""
+        return list(Severity).index(self)
+
+
+class Verdict(StrEnum):
+    PASS = "pass"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A rule's answer when it cannot tell. Falsy on purpose: unknown is never taken for a pass."""
+
+    reason: str
+
+    def __bool__(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One AWS account or one Azure subscription, as the inventory or the organization names it.
+
+    ``id`` is the 12-digit account number or the lower-case subscription UUID. ``source`` is the
+    name of the inventory entry it came from. ``status`` is the cloud's own word in lower case
+    ("active", "suspended", "enabled", "disabled", ...).
+    """
+
+    cloud: Cloud
+    id: str
+    name: str = ""
+    source: str = ""
+    status: str = "active"
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def scannable(self) -> bool:
+        """Suspended, closed and disabled accounts answer no reads."""
+        return self.status in {"active", "enabled", "pastdue", "warned"}
+
+
+class Config(Mapping[str, Any]):
+    """A resource's configuration. A part that was not read raises MissingData, not KeyError.
+
+    ``gaps`` maps the names of parts that could not be read to the reason.
+    """
+
+    __slots__ = ("_parts", "gaps")
+
+    def __init__(self, parts: Mapping[str, Any], gaps: Mapping[str, str] | None = None) -> None:
+        self._parts = dict(parts)
+        self.gaps: dict[str, str] = dict(gaps or {})
+
+    def __getitem__(self, part: str) -> Any:
+        if part in self.gaps:
+            raise MissingData(part, self.gaps[part])
+        if part not in self._parts:
+            raise MissingData(part)
+        return self._parts[part]
+
+    def get(self, part: str, default: Any = None) -> Any:
+        """The part, or ``default`` where the cloud leaves it out. A gap still raises."""
+        if part in self.gaps:
+            raise MissingData(part, self.gaps[part])
+        return self._parts.get(part, default)
+
+    def __contains__(self, part: object) -> bool:
+        return part in self._parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Config):
+            return NotImplemented
+        return self._parts == other._parts and self.gaps == other.gaps
+
+    def __hash__(self) -> int:
+        return hash(canonical_json(self._parts))
+
+    def __repr__(self) -> str:
+        return f"Config({self._parts!r}, gaps={self.gaps!r})"
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(self._parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource as the cloud described it.
+
+    ``id`` is the ARN (AWS) or the ARM resource id in lower case (Azure). ``region`` is "global" for
+    what has none. ``kind`` is "{cloud}.{service}.{resource}". ``config`` holds the parts that rules
+    read, in the API's own spelling. ``etag`` is ARM's, empty on AWS.
+    """
+
+    cloud: Cloud
+    account: str
+    region: str
+    kind: str
+    id: str
+    name: str
+    config: Config
+    tags: Mapping[str, str] = field(default_factory=dict)
+    etag: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the configuration: equal means nothing a rule or a fix reads has changed."""
+        return sha256(canonical_json([self.id, self.config.as_dict(), self.config.gaps]))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One write to a cloud's API, as data.
+
+    AWS: ``service`` is botocore's name ("ec2"), ``operation`` the API's ("RevokeSecurityGroupIngress"),
+    ``params`` its parameters. Azure: ``service`` is the api-version, ``operation`` the HTTP method
+    ("PUT", "PATCH", "DELETE"), ``target`` the ARM id written to, ``params`` the JSON body.
+    """
+
+    cloud: Cloud
+    service: str
+    operation: str
+    params: Mapping[str, Any]
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field that a step changes, for people: ``before`` and ``after`` as they would read it."""
+
+    field: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One write of a fix and the writes that take it back.
+
+    ``action`` is the permission it needs: an IAM action or an Azure operation. ``undo`` restores
+    exactly what was there, in order.
+    """
+
+    action: str
+    call: Call
+    undo: tuple[Call, ...]
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A value an approver may give a fix.
+
+    ``kind`` is "cidrs" (comma-separated networks, empty allowed unless required), "text" or
+    "number". ``label`` is the question as the form asks it.
+    """
+
+    name: str
+    kind: str
+    label: str
+    required: bool = False
+    default: str = ""
+
+
+Predicate = Callable[[Resource], "bool | Unknown"]
+Fix = Callable[[Resource, Mapping[str, Any]], tuple[Step, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """One row of the rule table: what is wrong, and what makes it right.
+
+    ``id`` is {cloud}_{service}_{resource}_{good state}, so that PASS reads true. ``passes`` may raise
+    MissingData; ``judge`` turns that into unknown. ``reads`` and ``writes`` are permissions, from
+    which roles and session policies are generated. ``undo_writes`` are the permissions the undo needs
+    beyond ``writes``. ``events`` are control-plane operations that may change the verdict.
+    """
+
+    id: str
+    kind: str
+    severity: Severity
+    title: str
+    passes: Predicate
+    fix: Fix | None
+    inputs: tuple[Input, ...] = ()
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    events: tuple[str, ...]
+    aka: tuple[str, ...] = ()
+    guide: str
+
+    @property
+    def cloud(self) -> Cloud:
+        return Cloud(self.kind.partition(".")[0])
+
+    @property
+    def service(self) -> str:
+        return self.kind.split(".")[1]
+
+    def judge(self, resource: Resource) -> tuple[Verdict, str]:
+        """The verdict on one resource and, for unknown, the reason."""
+        try:
+            answer = self.passes(resource)
+        except MissingData as missing:
+            return Verdict.UNKNOWN, str(missing)
+        if isinstance(answer, Unknown):
+            return Verdict.UNKNOWN, answer.reason
+        return (Verdict.PASS if answer else Verdict.FAIL), ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one rule said of one resource in one scan."""
+
+    finding_id: str
+    account: str
+    cloud: Cloud
+    region: str
+    rule: str
+    severity: Severity
+    kind: str
+    resource: str
+    verdict: Verdict
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """One (region, kind) that a scan read to the end, or why it could not."""
+
+    region: str
+    kind: str
+    ok: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountScan:
+    """All that one scan learned of one account.
+
+    ``failed`` is empty for an account that was scanned, else the reason in words; then ``resources``
+    and ``observations`` are empty and its old findings stay as they are.
+    """
+
+    account: Account
+    resources: Sequence[Resource] = ()
+    observations: Sequence[Observation] = ()
+    coverage: Sequence[Covered] = ()
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A finding as the warehouse keeps it: one rule failing on one resource, over time."""
+
+    id: str
+    cloud: Cloud
+    account: str
+    region: str
+    rule: str
+    severity: Severity
+    kind: str
+    resource: str
+    status: str = "open"
+    tags: Mapping[str, str] = field(default_factory=dict)
+    account_tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """One text per value, whatever the order of keys: what hashes are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def finding_id(
+    cloud: Cloud, account: str, region: str, rule: str, resource: str, detail: str = ""
+) -> str:
+    """sha256(cloud|account|region|rule|canonical resource|detail), in hex."""
+    return sha256("|".join((cloud, account, region, rule, resource, detail)))
+
+
+def observe(rule: Rule, resource: Resource) -> Observation:
+    """Judge one resource by one rule."""
+    verdict, reason = rule.judge(resource)
+    return Observation(
+        finding_id=finding_id(
+            resource.cloud, resource.account, resource.region, rule.id, resource.id
+        ),
+        account=resource.account,
+        cloud=resource.cloud,
+        region=resource.region,
+        rule=rule.id,
+        severity=rule.severity,
+        kind=rule.kind,
+        resource=resource.id,
+        verdict=verdict,
+        reason=reason,
+    )
