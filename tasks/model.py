@@ -150,9 +150,10 @@ class Resource:
 class Call:
     """One write to a cloud's API, as data.
 
-    AWS: ``service`` is botocore's name ("ec2"), ``operation`` the API's ("RevokeSecurityGroupIngress"),
-    ``params`` its parameters. Azure: ``service`` is the api-version, ``operation`` the HTTP method
-    ("PUT", "PATCH", "DELETE"), ``target`` the ARM id written to, ``params`` the JSON body.
+    AWS: ``service`` is botocore's name ("ec2"), ``operation`` the API's
+    ("RevokeSecurityGroupIngress"), ``params`` its parameters. Azure: ``service`` is the
+    api-version, ``operation`` the HTTP method ("PUT", "PATCH", "DELETE"), ``target`` the ARM id
+    written to, ``params`` the JSON body.
     """
 
     cloud: Cloud
@@ -208,10 +209,10 @@ Fix = Callable[[Resource, Mapping[str, Any]], tuple[Step, ...]]
 class Rule:
     """One row of the rule table: what is wrong, and what makes it right.
 
-    ``id`` is {cloud}_{service}_{resource}_{good state}, so that PASS reads true. ``passes`` may raise
-    MissingData; ``judge`` turns that into unknown. ``reads`` and ``writes`` are permissions, from
-    which roles and session policies are generated. ``undo_writes`` are the permissions the undo needs
-    beyond ``writes``. ``events`` are control-plane operations that may change the verdict.
+    ``id`` is {cloud}_{service}_{resource}_{good state}, so that PASS reads true. ``passes`` may
+    raise MissingData; ``judge`` turns that into unknown. ``reads`` and ``writes`` are permissions,
+    from which roles and session policies are generated; ``writes`` covers the undo too. ``events``
+    are control-plane operations that may change the verdict.
     """
 
     id: str
@@ -277,8 +278,8 @@ class Covered:
 class AccountScan:
     """All that one scan learned of one account.
 
-    ``failed`` is empty for an account that was scanned, else the reason in words; then ``resources``
-    and ``observations`` are empty and its old findings stay as they are.
+    ``failed`` is empty for an account that was scanned, else the reason in words; then
+    ``resources`` and ``observations`` are empty and its old findings stay as they are.
     """
 
     account: Account
