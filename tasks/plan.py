@@ -1,0 +1,213 @@
+"""What a fix would do, before it does it: the plan, its diff for people, and its identity. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tasks.errors import BadInput
+from tasks.model import (
+    Call,
+    Change,
+    Cloud,
+    Config,
+    Resource,
+    Rule,
+    Step,
+    canonical_json,
+    sha256,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The fix of one finding: the resource as it was read, and the steps it would take.
+
+    ``number`` is the row's number in the approver's table, from 1. ``values`` are the parsed inputs
+    the steps were made with. No steps means that the rule passes already.
+    """
+
+    number: int
+    finding_id: str
+    rule: str
+    title: str
+    severity: str
+    resource: Resource
+    values: Mapping[str, Any]
+    steps: tuple[Step, ...]
+
+    @property
+    def hash(self) -> str:
+        """sha256 of what would be done to what: two plans with one hash do the same."""
+        return sha256(canonical_json([self.resource.id, [_step_json(s) for s in self.steps]]))
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return tuple(change for step in self.steps for change in step.changes)
+
+    @property
+    def permissions(self) -> tuple[str, ...]:
+        """The write permissions that the steps need, each once, in order."""
+        return tuple(dict.fromkeys(step.action for step in self.steps))
+
+
+def make_plan(
+    rule: Rule, resource: Resource, values: Mapping[str, Any], *, finding_id: str, number: int = 1
+) -> Plan:
+    """Plan the fix of one finding.
+
+    Raises BadInput when the rule has no fix, or when the values do not suit it.
+    """
+    if rule.fix is None:
+        raise BadInput(
+            "rule", f"{rule.id} has no fix.", f"Follow its guide: suture guide {rule.id}"
+        )
+    return Plan(
+        number=number,
+        finding_id=finding_id,
+        rule=rule.id,
+        title=rule.title,
+        severity=str(rule.severity),
+        resource=resource,
+        values=values,
+        steps=rule.fix(resource, values),
+    )
+
+
+def drifted(approved: Plan, now: Resource, *, own_change: bool = False) -> bool:
+    """Whether the resource is no longer what the approver was shown.
+
+    After a change of our own to the same resource (``own_change``) its fingerprint differs by
+    right; the caller then compares the steps of a new plan instead.
+    """
+    return not own_change and approved.resource.fingerprint != now.fingerprint
+
+
+# --- for people --------------------------------------------------------------------------------
+
+
+def approval_page(plans: Sequence[Plan], *, heading: str, notes: Iterable[str] = ()) -> str:
+    """The markdown an approver reads: what, where, why, the diff, and what it needs.
+
+    Everything that comes from a cloud is shown as inert code: a bucket's name cannot become a link.
+    """
+    parts = [f"## {heading}", *notes, _table(plans)]
+    for plan in plans:
+        parts.append(_details(plan))
+    return "\n\n".join(parts)
+
+
+def _table(plans: Sequence[Plan]) -> str:
+    rows = ["| # | Severity | Finding | Resource | Region |", "|---|---|---|---|---|"]
+    rows += [
+        f"| {plan.number} | {plan.severity} | {plan.title} | {as_code(plan.resource.name)} "
+        f"| {as_code(plan.resource.region)} |"
+        for plan in plans
+    ]
+    return "\n".join(rows)
+
+
+def _details(plan: Plan) -> str:
+    lines = [
+        f"### {plan.number}. {plan.title}",
+        f"Where: {as_code(plan.resource.id)}",
+        "| Field | Before | After |",
+        "|---|---|---|",
+    ]
+    lines[2:2] = [""]
+    lines[1:1] = [""]
+    lines += [
+        f"| {as_code(change.field)} | {as_code(change.before)} | {as_code(change.after)} |"
+        for change in plan.changes
+    ]
+    if not plan.changes:
+        lines.append("| – | already as it should be | nothing to change |")
+    needs = ", ".join(as_code(permission) for permission in plan.permissions) or "nothing"
+    lines += ["", f"Needs, on this resource only: {needs}"]
+    lines += ["", f"Finding {as_code(plan.finding_id)}, rule {as_code(plan.rule)}"]
+    return "\n".join(lines)
+
+
+def as_code(text: str) -> str:
+    """Text from outside as one inert code span, safe inside a markdown table."""
+    clean = "".join(char if char.isprintable() else " " for char in text)
+    clean = clean.replace("`", "'").replace("|", "¦").strip()
+    return f"`{clean}`" if clean else "–"
+
+
+# --- to and from the warehouse -----------------------------------------------------------------
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON, to be kept over a suspension."""
+    return {
+        "number": plan.number,
+        "finding_id": plan.finding_id,
+        "rule": plan.rule,
+        "title": plan.title,
+        "severity": plan.severity,
+        "resource": resource_json(plan.resource),
+        "values": dict(plan.values),
+        "steps": [_step_json(step) for step in plan.steps],
+    }
+
+
+def plan_from_json(data: Mapping[str, Any]) -> Plan:
+    """The plan that ``plan_json`` wrote down."""
+    return Plan(
+        number=data["number"],
+        finding_id=data["finding_id"],
+        rule=data["rule"],
+        title=data["title"],
+        severity=data["severity"],
+        resource=resource_from_json(data["resource"]),
+        values=data["values"],
+        steps=tuple(_step_from_json(step) for step in data["steps"]),
+    )
+
+
+def resource_json(resource: Resource) -> dict[str, Any]:
+    return {
+        "cloud": resource.cloud.value,
+        "account": resource.account,
+        "region": resource.region,
+        "kind": resource.kind,
+        "id": resource.id,
+        "name": resource.name,
+        "config": resource.config.as_dict(),
+        "gaps": resource.config.gaps,
+        "tags": dict(resource.tags),
+        "etag": resource.etag,
+    }
+
+
+def resource_from_json(data: Mapping[str, Any]) -> Resource:
+    return Resource(
+        cloud=Cloud(data["cloud"]),
+        account=data["account"],
+        region=data["region"],
+        kind=data["kind"],
+        id=data["id"],
+        name=data["name"],
+        config=Config(data["config"], data.get("gaps")),
+        tags=data.get("tags") or {},
+        etag=data.get("etag") or "",
+    )
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    return asdict(step)
+
+
+def _step_from_json(data: Mapping[str, Any]) -> Step:
+    return Step(
+        action=data["action"],
+        call=_call_from_json(data["call"]),
+        undo=tuple(_call_from_json(call) for call in data["undo"]),
+        changes=tuple(Change(**change) for change in data["changes"]),
+    )
+
+
+def _call_from_json(data: Mapping[str, Any]) -> Call:
+    return Call(**{**data, "cloud": Cloud(data["cloud"])})
