@@ -35,7 +35,7 @@ class BadInput(SutureError):
         super().__init__(f"{field}: {problem}" + (f" {fix}" if fix else ""))
 
 
-class _BadFile(BadInput):
+class BadFile(BadInput):
     """Unusable input in a file; ``line`` counts from 1."""
 
     def __init__(
@@ -50,11 +50,11 @@ class _BadFile(BadInput):
         return where + super().__str__()
 
 
-class BadInventory(_BadFile):
+class BadInventory(BadFile):
     """The inventory file cannot be used."""
 
 
-class BadPolicy(_BadFile):
+class BadPolicy(BadFile):
     """The policy file cannot be used."""
 
 

@@ -1,0 +1,258 @@
+"""Policies: which findings are closed how. Pure; the first policy that matches wins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tasks.errors import BadPolicy
+from tasks.model import Finding, Severity
+from tasks.yaml_file import Section, parse_yaml, read_yaml
+
+
+class Mode(StrEnum):
+    """How a finding is closed: by a person with the guide, by approval, or by the policy."""
+
+    GUIDED = "guided"
+    ASSISTED = "assisted"
+    AUTOMATIC = "automatic"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One policy.
+
+    Every condition that is given must hold; a list holds when one of its entries does. ``rules``,
+    ``accounts`` and the values of ``tags`` may use ``*`` and ``?``. ``tags`` look at the resource's
+    tags and then at its account's. ``values`` are preset inputs, as an approver would type them.
+    ``expires`` is how long an approval waits. ``most_changes`` caps the findings that one run may
+    change, ``most_runs`` the approvals that wait at the same time under this policy.
+    """
+
+    name: str
+    mode: Mode
+    rules: tuple[str, ...] = ()
+    severities: tuple[Severity, ...] = ()
+    clouds: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+    expires: timedelta = timedelta(hours=24)
+    most_changes: int = 50
+    most_runs: int = 20
+
+    def mismatch(self, finding: Finding) -> str:
+        """Why the finding does not meet this policy, in words; empty when it does."""
+        checks = (
+            ("rule", finding.rule, self.rules),
+            ("severity", finding.severity, self.severities),
+            ("cloud", finding.cloud, self.clouds),
+            ("account", finding.account, self.accounts),
+        )
+        for name, value, wanted in checks:
+            if wanted and not any(fnmatchcase(value, pattern) for pattern in wanted):
+                return f"its {name} is {value}, not {' or '.join(wanted)}"
+        for key, pattern in self.tags.items():
+            present = finding.tags.get(key, finding.account_tags.get(key))
+            if present is None:
+                return f"it has no tag {key}"
+            if not fnmatchcase(present, pattern):
+                return f"its tag {key} is not {pattern}"
+        return ""
+
+
+# What happens to a finding that no policy matches: people are shown the guide, nothing else.
+BY_HAND = Policy(name="no policy", mode=Mode.GUIDED)
+
+# What a person asks for by hand, in the UI or on the command line: an approval, nothing preset.
+ON_REQUEST = Policy(name="on request", mode=Mode.ASSISTED, most_changes=1000, most_runs=1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The policy a finding meets, and why each one before it was passed over."""
+
+    policy: Policy
+    passed_over: tuple[tuple[str, str], ...]
+
+    @property
+    def why(self) -> str:
+        """The whole reasoning as one sentence for each policy looked at."""
+        skipped = [f"{name}: no, {reason}." for name, reason in self.passed_over]
+        if self.policy is BY_HAND:
+            return " ".join([*skipped, "No policy matches, so it is left to people and the guide."])
+        return " ".join([*skipped, f"{self.policy.name}: every condition holds."])
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What one remediation run carries: findings of one account under one policy."""
+
+    policy: Policy
+    cloud: str
+    account: str
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """All groups to be run, and the findings that wait for the next time because of a cap."""
+
+    groups: tuple[Group, ...]
+    guided: tuple[Finding, ...]
+    capped: tuple[Finding, ...]
+
+
+def decide(finding: Finding, policies: Sequence[Policy]) -> Decision:
+    """The first policy that the finding meets."""
+    passed_over: list[tuple[str, str]] = []
+    for policy in policies:
+        reason = policy.mismatch(finding)
+        if not reason:
+            return Decision(policy, tuple(passed_over))
+        passed_over.append((policy.name, reason))
+    return Decision(BY_HAND, tuple(passed_over))
+
+
+def named(policies: Sequence[Policy], name: str) -> Policy:
+    """The policy of that name; an empty name means a person's own request.
+
+    Raises BadPolicy when there is none.
+    """
+    if name in ("", ON_REQUEST.name):
+        return ON_REQUEST
+    for policy in policies:
+        if policy.name == name:
+            return policy
+    known = ", ".join(policy.name for policy in policies) or "none"
+    raise BadPolicy("policy", f"{name} does not exist.", f"Policies in the file: {known}.")
+
+
+def assign(
+    findings: Iterable[Finding],
+    policies: Sequence[Policy],
+    *,
+    waiting: Mapping[str, int] | None = None,
+) -> Assignment:
+    """Sort findings into runs: by policy, then by account, the worst first, within the caps.
+
+    ``waiting`` counts the approvals that wait already under each policy's name.
+    """
+    waiting = dict(waiting or {})
+    gathered: dict[tuple[str, str, str], list[Finding]] = {}
+    by_name = {policy.name: policy for policy in policies}
+    guided: list[Finding] = []
+    for finding in sorted(findings, key=lambda f: (f.severity.rank, f.account, f.id)):
+        policy = decide(finding, policies).policy
+        if policy.mode is Mode.GUIDED:
+            guided.append(finding)
+        else:
+            gathered.setdefault((policy.name, finding.cloud, finding.account), []).append(finding)
+    groups: list[Group] = []
+    capped: list[Finding] = []
+    for (name, cloud, account), members in gathered.items():
+        policy = by_name[name]
+        if policy.mode is Mode.ASSISTED:
+            if waiting.get(name, 0) >= policy.most_runs:
+                capped += members
+                continue
+            waiting[name] = waiting.get(name, 0) + 1
+        groups.append(Group(policy, cloud, account, tuple(members[: policy.most_changes])))
+        capped += members[policy.most_changes :]
+    return Assignment(tuple(groups), tuple(guided), tuple(capped))
+
+
+# --- the file ----------------------------------------------------------------------------------
+
+_KEYS = ("name", "match", "mode", "values", "expires", "most_changes", "most_runs")
+_MATCH_KEYS = ("rule", "severity", "cloud", "account", "tags")
+
+
+def load_policies(path: Path) -> tuple[Policy, ...]:
+    """The policies of a YAML file. Raises BadPolicy with the line and the fix."""
+    return _policies(read_yaml(path, BadPolicy))
+
+
+def parse_policies(text: str, file: str = "policies.yaml") -> tuple[Policy, ...]:
+    """The policies of YAML ``text``. Raises BadPolicy with the line and the fix."""
+    return _policies(parse_yaml(text, file, BadPolicy))
+
+
+def _policies(top: Section) -> tuple[Policy, ...]:
+    top.only(("suture", "policies"))
+    if top.data.get("suture") != 1:
+        raise top.bad("suture", "is not 1.", "Begin the file with `suture: 1`.")
+    policies: list[Policy] = []
+    for section in top.sections("policies"):
+        policy = _policy(section)
+        if policy.name in {BY_HAND.name, ON_REQUEST.name, *(p.name for p in policies)}:
+            raise section.bad("name", f"{policy.name} is taken.", "Names must differ.")
+        policies.append(policy)
+    return tuple(policies)
+
+
+def _policy(section: Section) -> Policy:
+    section.only(_KEYS)
+    mode = section.text("mode")
+    if mode not in list(Mode):
+        raise section.bad("mode", f"is {mode}.", f"Choose one of: {', '.join(Mode)}.")
+    match = section.section("match")
+    if match is None:
+        raise section.bad("match", "is missing.", "Say what it matches, such as `rule: '*'`.")
+    match.only(_MATCH_KEYS)
+    if not match.data:
+        raise section.bad("match", "is empty.", "To match everything write `rule: '*'`.")
+    return Policy(
+        name=section.text("name"),
+        mode=Mode(mode),
+        rules=match.texts("rule"),
+        severities=tuple(_choice(match, "severity", Severity)),
+        clouds=tuple(_one_of(match, "cloud", ("aws", "azure"))),
+        accounts=match.texts("account"),
+        tags=_texts_by_key(match.section("tags")),
+        values=_texts_by_key(section.section("values")),
+        expires=_duration(section, "expires", "24h"),
+        most_changes=section.number("most_changes", 50, least=1, most=1000),
+        most_runs=section.number("most_runs", 20, least=1, most=1000),
+    )
+
+
+def _one_of(section: Section, key: str, allowed: Sequence[str]) -> tuple[str, ...]:
+    values = section.texts(key)
+    for value in values:
+        if value not in allowed:
+            raise section.bad(key, f"{value} is not known.", f"Choose from: {', '.join(allowed)}.")
+    return values
+
+
+def _choice(section: Section, key: str, kind: type[Severity]) -> tuple[Severity, ...]:
+    return tuple(kind(value) for value in _one_of(section, key, list(kind)))
+
+
+def _texts_by_key(section: Section | None) -> dict[str, str]:
+    if section is None:
+        return {}
+    found = {}
+    for key, value in section.data.items():
+        if not isinstance(key, str):
+            raise section.bad(str(key), "is not text.", "Put it in quotes.")
+        found[key] = ", ".join(section.texts(key)) if isinstance(value, list) else section.text(key)
+    return found
+
+
+def _duration(section: Section, key: str, default: str) -> timedelta:
+    """A number with a unit: 30m, 4h, 2d. From one minute to thirty days."""
+    text = section.text(key, default)
+    found = re.fullmatch(r"(\d{1,4})([mhd])", text)
+    if not found:
+        raise section.bad(key, f"is {text}.", "Write a number and m, h or d, such as 4h.")
+    unit = {"m": "minutes", "h": "hours", "d": "days"}[found[2]]
+    duration = timedelta(**{unit: int(found[1])})
+    if not timedelta(minutes=1) <= duration <= timedelta(days=30):
+        raise section.bad(key, f"is {text}.", "Choose from 1m to 30d.")
+    return duration

@@ -1,0 +1,40 @@
+"""Where Suture finds its files and servers: environment variables, read when they are needed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tasks.errors import BadInput
+
+
+def inventory_path() -> Path:
+    """``SUTURE_INVENTORY``: the YAML file that lists organizations and tenants."""
+    return _path("SUTURE_INVENTORY", "the inventory file")
+
+
+def policies_path() -> Path:
+    """``SUTURE_POLICIES``: the YAML file that says how findings are closed."""
+    return _path("SUTURE_POLICIES", "the policy file")
+
+
+def ui_url() -> str:
+    """``SUTURE_UI_URL``, else Prefect's UI beside its API: where people open runs."""
+    if url := os.environ.get("SUTURE_UI_URL"):
+        return url.rstrip("/")
+    return os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api").removesuffix("/api")
+
+
+def run_address(run_id: str) -> str:
+    """The page of one flow run in the Prefect UI."""
+    return f"{ui_url()}/runs/flow-run/{run_id}"
+
+
+def _path(variable: str, what: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        raise BadInput(variable, "is not set.", f"Set it to the path of {what}.")
+    path = Path(value)
+    if not path.is_file():
+        raise BadInput(variable, f"names {value}, which is not a file.", f"Point it at {what}.")
+    return path

@@ -1,0 +1,144 @@
+"""Policies: the file, the matching, and what one run may carry."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.errors import BadPolicy
+from tasks.model import Cloud, Finding, Severity
+from tasks.policy import BY_HAND, Mode, Policy, assign, decide, named, parse_policies
+
+FILE = """\
+suture: 1
+policies:
+  - name: close-ssh-in-dev
+    match:
+      rule: ["*_ssh_not_open", "*_rdp_not_open"]
+      tags: {env: dev}
+    mode: automatic
+    values: {allowed_cidrs: [10.0.0.0/8, 192.168.0.0/16]}
+  - name: ask-for-the-worst
+    match: {severity: [critical, high]}
+    mode: assisted
+    expires: 4h
+    most_changes: 3
+    most_runs: 2
+"""
+
+
+def finding(**changes: object) -> Finding:
+    known: dict[str, object] = {
+        "id": "f" * 64,
+        "cloud": Cloud.AWS,
+        "account": "111122223333",
+        "region": "eu-central-1",
+        "rule": "aws_ec2_security_group_ssh_not_open",
+        "severity": Severity.HIGH,
+        "kind": "aws.ec2.security_group",
+        "resource": "arn:aws:ec2:eu-central-1:111122223333:security-group/sg-1",
+        "tags": {"env": "dev"},
+    }
+    return Finding(**{**known, **changes})  # type: ignore[arg-type]
+
+
+def test_file_becomes_policies() -> None:
+    first, second = parse_policies(FILE)
+    assert first.mode is Mode.AUTOMATIC
+    assert first.values == {"allowed_cidrs": "10.0.0.0/8, 192.168.0.0/16"}
+    assert second.expires == timedelta(hours=4)
+    assert second.severities == (Severity.CRITICAL, Severity.HIGH)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("mode: assisted", "mode: asisted", 11, "automatic"),
+        ("most_runs: 2", "most_run: 2", 14, "most_runs"),
+        ("most_changes: 3", "most_changes: 0", 13, "from 1"),
+        ("expires: 4h", "expires: soon", 12, "4h"),
+        ("severity: [critical, high]", "severity: [worst]", 10, "critical"),
+        ("name: ask-for-the-worst", "name: close-ssh-in-dev", 9, "taken"),
+        ("suture: 1", "suture: 2", 1, "suture: 1"),
+        ("tags: {env: dev}", "tags: [dev", 7, "YAML"),
+        ("match: {severity: [critical, high]}", "match: {}", 10, "everything"),
+    ],
+)
+def test_a_bad_file_names_its_line_and_the_fix(old: str, new: str, line: int, says: str) -> None:
+    with pytest.raises(BadPolicy) as caught:
+        parse_policies(FILE.replace(old, new), "p.yaml")
+    assert caught.value.line == line
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(f"p.yaml:{line}: ")
+
+
+def test_first_match_wins_and_says_why() -> None:
+    policies = parse_policies(FILE)
+    decision = decide(finding(tags={"env": "prod"}), policies)
+    assert decision.policy.name == "ask-for-the-worst"
+    assert "its tag env is not dev" in decision.why
+    assert decide(finding(), policies).policy.name == "close-ssh-in-dev"
+
+
+def test_no_match_is_left_to_people() -> None:
+    decision = decide(finding(severity=Severity.LOW, tags={}), parse_policies(FILE))
+    assert decision.policy is BY_HAND
+    assert "No policy matches" in decision.why
+
+
+def test_account_tags_stand_in_for_resource_tags() -> None:
+    policies = parse_policies(FILE)
+    assert decide(finding(tags={}, account_tags={"env": "dev"}), policies).policy is policies[0]
+    # A resource's own tag says more than its account's.
+    other = finding(tags={"env": "prod"}, account_tags={"env": "dev"})
+    assert decide(other, policies).policy is policies[1]
+
+
+def test_caps_leave_the_rest_for_the_next_time() -> None:
+    policies = parse_policies(FILE)
+    findings = [
+        finding(id=f"{account}-{i}", account=account, tags={})
+        for account in ("000000000001", "000000000002", "000000000003")
+        for i in range(5)
+    ]
+    assignment = assign(findings, policies, waiting={"ask-for-the-worst": 1})
+    assert [len(group.findings) for group in assignment.groups] == [3]
+    assert len(assignment.capped) == 12
+
+
+def test_naming_a_policy_that_is_not_there() -> None:
+    with pytest.raises(BadPolicy, match="close-ssh-in-dev"):
+        named(parse_policies(FILE), "close-ssh")
+
+
+severities = st.sampled_from(list(Severity))
+made_findings = st.lists(
+    st.builds(
+        finding,
+        id=st.uuids().map(str),
+        account=st.sampled_from(["000000000001", "000000000002"]),
+        severity=severities,
+        tags=st.sampled_from([{}, {"env": "dev"}, {"env": "prod"}]),
+    ),
+    max_size=30,
+)
+
+
+@given(made_findings)
+def test_every_finding_ends_in_exactly_one_place(findings: list[Finding]) -> None:
+    assignment = assign(findings, parse_policies(FILE))
+    placed = [f.id for group in assignment.groups for f in group.findings]
+    placed += [f.id for f in (*assignment.guided, *assignment.capped)]
+    assert sorted(placed) == sorted(f.id for f in findings)
+    for group in assignment.groups:
+        assert {f.account for f in group.findings} == {group.account}
+        assert len(group.findings) <= group.policy.most_changes
+
+
+def test_a_policy_without_conditions_cannot_be_written_by_accident() -> None:
+    assert Policy(name="x", mode=Mode.GUIDED).mismatch(finding()) == ""
+    with pytest.raises(BadPolicy, match=r"match"):
+        parse_policies("suture: 1\npolicies:\n  - name: x\n    mode: automatic\n")
