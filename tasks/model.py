@@ -266,7 +266,11 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """One (region, kind) that a scan read to the end, or why it could not."""
+    """One (region, kind) that a scan read to the end, or why it could not.
+
+    ``region`` is "*" for a kind that one list answers for every region at once (S3 buckets, and
+    everything on Azure): then it covers the kind's resources wherever they were.
+    """
 
     region: str
     kind: str

@@ -214,6 +214,8 @@ class AwsApi:
             "context": {"operation_name": model.name},
         }
         try:
+            if body[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+                raise ResponseParserError  # a proxy's page; as XML it might pass for an empty list
             answer: dict[str, Any] = described.parser.parse(wire, model.output_shape)  # type: ignore[arg-type]
         except ResponseParserError:
             garbled = CloudError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from tasks.clouds.retrying import Patience, TryAgain
-from tasks.errors import BadInput, CloudError, CloudTimeout
+from tasks.errors import AccessRefused, BadInput, CloudError, CloudTimeout, Throttled
 
 USER_AGENT = "suture"
 
@@ -86,3 +86,16 @@ def faults(operation: str, host: str) -> Iterator[None]:
     except aiohttp.ClientError as error:
         message = f"{host} does not speak HTTP: {type(error).__name__}"
         raise CloudError(message, operation=operation) from None
+
+
+def reason(error: Exception) -> str:
+    """Why an account or a kind could not be read, for the record: one word first, then details."""
+    match error:
+        case AccessRefused():
+            return f"refused: {error}"
+        case Throttled():
+            return f"throttled: {error}"
+        case CloudTimeout():
+            return f"timed out: {error}"
+        case _:
+            return f"failed: {error}"

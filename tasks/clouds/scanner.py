@@ -1,0 +1,201 @@
+"""The scanner: finds the accounts of an inventory, reads them and judges what it read.
+
+It only reads, with the scanner's identities. What one account does wrong stays with that account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tasks.clouds import aws_collect, azure_collect
+from tasks.clouds.aws_api import AwsApi
+from tasks.clouds.aws_credentials import AwsKeyring
+from tasks.clouds.azure_api import AzureApi
+from tasks.clouds.transport import Limits, reason
+from tasks.errors import BadInput, CloudTimeout, SutureError
+from tasks.inventory import AwsSource, AzureSource, Inventory
+from tasks.model import Account, AccountScan, Cloud, Covered, Resource, Rule, observe
+
+_Source = TypeVar("_Source", AwsSource, AzureSource)
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """The accounts of an inventory: to scan, left out (with the reason), and the sources that
+    could not be asked (name and reason)."""
+
+    accounts: tuple[Account, ...]
+    skipped: tuple[tuple[Account, str], ...]
+    failed: tuple[tuple[str, str], ...]
+
+
+class Scanner:
+    """Reads every source of ``inventory`` within ``limits``. Use as an async context manager.
+
+    One scanner belongs to one event loop; its connections, role sessions and tokens are shared by
+    all accounts. ``rules`` is the table that ``scan`` judges by unless told otherwise.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        limits: Limits | None = None,
+        rules: Sequence[Rule] | None = None,
+    ) -> None:
+        self._inventory = inventory
+        self._limits = limits or Limits()
+        self._rules = rules
+        self._free_slots = asyncio.Semaphore(self._limits.accounts)
+        self._opening = asyncio.Lock()
+        self._aws: dict[str, tuple[AwsApi, AwsKeyring]] = {}
+        self._azure: dict[str, AzureApi] = {}
+
+    async def __aenter__(self) -> Scanner:
+        self._opened = AsyncExitStack()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._opened.aclose()
+
+    @property
+    def calls(self) -> int:
+        """Requests sent to all clouds so far, retries included."""
+        aws = sum(api.calls for api, _ in self._aws.values())
+        return aws + sum(api.calls for api in self._azure.values())
+
+    async def discover(self) -> Discovery:
+        """Ask every source for its accounts, at once. A source that fails harms no other."""
+        sources = self._inventory.sources
+        answers = await asyncio.gather(*(self._discover_one(source) for source in sources))
+        accounts: list[Account] = []
+        skipped: list[tuple[Account, str]] = []
+        failed: list[tuple[str, str]] = []
+        for source, answer in zip(sources, answers, strict=True):
+            if isinstance(answer, str):
+                failed.append((source.name, answer))
+                continue
+            accounts += [account for account in answer if account.scannable]
+            skipped += [(one, _why_skipped(one)) for one in answer if not one.scannable]
+        return Discovery(tuple(accounts), tuple(skipped), tuple(failed))
+
+    async def _discover_one(self, source: AwsSource | AzureSource) -> list[Account] | str:
+        """The accounts of a source, or why it could not be asked."""
+        try:
+            async with asyncio.timeout(self._limits.account_seconds):
+                if isinstance(source, AwsSource):
+                    api, keyring = await self._open_aws(source)
+                    return await aws_collect.discover(source, api, keyring)
+                return await azure_collect.discover(source, await self._open_azure(source))
+        except TimeoutError:
+            return self._out_of_time()
+        except (SutureError, OSError) as error:
+            return reason(error)
+
+    async def scan(self, account: Account, rules: Sequence[Rule] | None = None) -> AccountScan:
+        """Read what ``rules`` need of one account, and judge it.
+
+        Never raises for what a cloud does: an account that could not be read at all has its
+        reason in ``failed``; one that was read in part says so in ``coverage``.
+        """
+        by_kind = self._rules_by_kind(account.cloud, rules)
+        try:
+            async with self._free_slots, asyncio.timeout(self._limits.account_seconds):
+                resources, coverage = await self._collect(account, list(by_kind))
+        except TimeoutError:
+            return AccountScan(account, failed=self._out_of_time())
+        except (SutureError, OSError) as error:
+            return AccountScan(account, failed=reason(error))
+        if coverage and not any(covered.ok for covered in coverage):
+            return AccountScan(account, failed=_why_nothing(coverage))
+        observations = [
+            observe(rule, resource) for resource in resources for rule in by_kind[resource.kind]
+        ]
+        return AccountScan(account, resources, observations, coverage)
+
+    async def read(
+        self, cloud: Cloud, account_id: str, source: str, kind: str, resource_id: str, region: str
+    ) -> Resource:
+        """One resource as it is now: for a plan, for drift, to verify a fix.
+
+        Raises ResourceGone, or another CloudError.
+        """
+        account = Account(cloud=cloud, id=account_id, source=source)
+        try:
+            async with asyncio.timeout(self._limits.account_seconds):
+                if cloud is Cloud.AWS:
+                    view = await self._view(account)
+                    return await aws_collect.read_one(view, kind, resource_id, region)
+                api = await self._open_azure(self._source(account, AzureSource))
+                return await azure_collect.read_one(api, account_id, kind, resource_id)
+        except TimeoutError:
+            raise CloudTimeout(self._out_of_time()) from None
+
+    async def _collect(
+        self, account: Account, kinds: Sequence[str]
+    ) -> tuple[list[Resource], list[Covered]]:
+        if account.cloud is Cloud.AWS:
+            return await aws_collect.collect(await self._view(account), kinds)
+        api = await self._open_azure(self._source(account, AzureSource))
+        return await azure_collect.collect(api, account.id, kinds)
+
+    async def _view(self, account: Account) -> aws_collect.AwsView:
+        source = self._source(account, AwsSource)
+        api, keyring = await self._open_aws(source)
+        return aws_collect.AwsView(
+            api=api,
+            source=source,
+            account=account.id,
+            credentials=await keyring.assume(account.id, source.scanner_role),
+            slots_free=asyncio.Semaphore(self._limits.calls),
+        )
+
+    def _source(self, account: Account, kind: type[_Source]) -> _Source:
+        source = self._inventory.source(account.source)
+        if not isinstance(source, kind):
+            raise BadInput("source", f"{account.source} is not a source of {account.cloud}.")
+        return source
+
+    async def _open_aws(self, source: AwsSource) -> tuple[AwsApi, AwsKeyring]:
+        async with self._opening:
+            if source.name not in self._aws:
+                api = AwsApi(endpoint=source.endpoint, ca_file=source.ca_file, limits=self._limits)
+                await self._opened.enter_async_context(api)
+                self._aws[source.name] = api, AwsKeyring(source, api)
+        return self._aws[source.name]
+
+    async def _open_azure(self, source: AzureSource) -> AzureApi:
+        async with self._opening:
+            if source.name not in self._azure:
+                api = AzureApi(source, self._limits)
+                self._azure[source.name] = await self._opened.enter_async_context(api)
+        return self._azure[source.name]
+
+    def _rules_by_kind(self, cloud: Cloud, rules: Sequence[Rule] | None) -> dict[str, list[Rule]]:
+        chosen = rules if rules is not None else self._rules
+        if chosen is None:
+            from tasks.rules import RULES
+
+            chosen = RULES
+        by_kind: dict[str, list[Rule]] = defaultdict(list)
+        for rule in chosen:
+            if rule.cloud is cloud:
+                by_kind[rule.kind].append(rule)
+        return by_kind
+
+    def _out_of_time(self) -> str:
+        return f"timed out after {self._limits.account_seconds:g} s"
+
+
+def _why_skipped(account: Account) -> str:
+    what = "account" if account.cloud is Cloud.AWS else "subscription"
+    return f"the {what} is {account.status.replace('_', ' ')}"
+
+
+def _why_nothing(coverage: Sequence[Covered]) -> str:
+    """The reasons of an account of which nothing could be read, each once."""
+    return "; ".join(dict.fromkeys(covered.reason for covered in coverage))
