@@ -1,0 +1,470 @@
+"""The approval guard: an ASGI layer in Prefect's API that keeps typed codes out of its database.
+
+It stands innermost of the API's middleware, behind Prefect's own authentication, and sees the path
+exactly as Prefect's router does, whatever the base path. Prefect's in-process clients (automations)
+come through it too. What it guards are runs paused on a Suture approval: a form with a ``code``.
+
+- ``POST flow_runs/{id}/resume``: every field is checked; the code stays at the desk and Prefect
+  stores a handle. A bad answer gets words (HTTP 422) and the run stays suspended.
+- ``input``, ``set_state``, ``bulk_set_state`` and ``PATCH``: ways round the form, refused.
+- ``POST suture/codes/redeem``: the resumed run reads its code, once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from starlette._utils import get_route_path
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments.code_desk import CodeDesk, HandleGone, WrongRun
+from tasks.approval import Answer, FormShape, check, form_shape, is_handle, problems
+
+logger = logging.getLogger("suture.guard")
+
+MAX_ANSWER_BYTES = 64 * 1024
+# A form's description holds the whole table of changes.
+MAX_INPUT_BYTES = 8 * 1024 * 1024
+
+_RUN_ID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
+_PAUSE_RESPONSE_KEY = re.compile(r"(?:suspended|paused)-.*-response", re.IGNORECASE | re.DOTALL)
+_STOPPED = frozenset({"CANCELLED", "CANCELLING", "FAILED", "CRASHED"})
+_RESUMED = frozenset({"SCHEDULED", "PENDING", "RUNNING"})
+_PLANNED = frozenset({"parameters", "empirical_policy", "job_variables"})
+
+
+class Refused(Exception):
+    """The guard's own answer: an HTTP status and words that repeat nothing of the request."""
+
+    def __init__(self, status: int, words: str) -> None:
+        self.status = status
+        self.words = words
+        super().__init__(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What a paused run waits for: its keyset, and the shape of its form if it is an approval.
+
+    ``form`` is None for someone else's form. ``ready`` is False until the form has been stored.
+    """
+
+    keyset: Mapping[str, str]
+    form: FormShape | None
+    ready: bool
+
+    @property
+    def guarded(self) -> bool:
+        """Unknown counts as guarded: a form that is not there yet may be an approval."""
+        return not self.ready or self.form is not None
+
+
+class Guard:
+    """ASGI middleware for Prefect's API app. One per process, as the desk is in its memory.
+
+    ``approver_header`` names the header in which an authenticating proxy says who the person is;
+    None trusts no header, and approvers are as they typed themselves.
+    """
+
+    def __init__(self, app: ASGIApp, *, desk: CodeDesk, approver_header: str | None = None) -> None:
+        self.app = app
+        self.desk = desk
+        self.approver_header = approver_header.lower().encode() if approver_header else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            response = await self._guarded(scope, receive)
+        except Refused as refused:
+            response = JSONResponse({"detail": refused.words}, refused.status)
+        if response is None:
+            await self.app(scope, receive, send)
+        elif isinstance(response, Response):
+            await response(scope, receive, send)
+        else:
+            await self.app(_with_json_body(scope, response), _replay(response, receive), send)
+
+    async def _guarded(self, scope: Scope, receive: Receive) -> Response | bytes | None:
+        """The guard's own answer, a body to hand on in place of the original, or None: hand on."""
+        # Looser than Prefect's router on purpose (case, slashes, a stray newline): what only one
+        # of the two would match must be what the guard matches.
+        parts = get_route_path(scope).strip().strip("/").split("/")
+        match scope["method"], [part.strip().lower() for part in parts]:
+            case "POST", ["suture", "codes", "redeem"]:
+                return await self._redeem(scope, receive)
+            case "POST", ["flow_runs", "bulk_set_state"]:
+                return await self._bulk_set_state(scope, receive)
+            case "POST", ["flow_runs", run, "resume"] if run_id := _run_id(run):
+                return await self._resume(scope, receive, run_id)
+            case "POST", ["flow_runs", run, "set_state"] if run_id := _run_id(run):
+                return await self._set_state(scope, receive, run_id)
+            case "POST", ["flow_runs", run, "input"] if run_id := _run_id(run):
+                return await self._create_input(scope, receive, run_id)
+            case "DELETE", ["flow_runs", run, "input", *_] if run_id := _run_id(run):
+                await self._delete_input(scope, run_id, "/".join(parts[3:]))
+            case "PATCH", ["flow_runs", run] if run_id := _run_id(run):
+                return await self._update(scope, receive, run_id)
+        return None
+
+    # --- answering an approval ---
+
+    async def _resume(self, scope: Scope, receive: Receive, run_id: str) -> Response | None:
+        run = await self._run(scope, run_id)
+        if isinstance(run, Response):
+            return run
+        pause = await self._pause(scope, run)
+        if pause is None and _state_type(run) != "PAUSED":
+            # Prefect would say the same, but may find the run paused a moment later: it must not
+            # have the body then.
+            return _not_resumed("ABORT", "Cannot resume a flow run that is not paused.")
+        if pause is None or not pause.guarded:
+            return None
+        if pause.form is None:
+            raise Refused(409, "The approval form is not ready yet. Try again in a moment.")
+        fields = _answered_fields(await _json_object(scope, receive, MAX_ANSWER_BYTES))
+        verified = self._verified_approver(scope)
+        if verified is not None:
+            fields["approver"] = verified
+        answer = _checked(fields, pause.form)
+        return await self._hand_on(scope, receive, run_id, fields, answer, verified is not None)
+
+    async def _hand_on(
+        self,
+        scope: Scope,
+        receive: Receive,
+        run_id: str,
+        fields: Mapping[str, Any],
+        answer: Answer,
+        verified: bool,
+    ) -> Response:
+        """Give Prefect the answer with a handle in the code's place; keep the code if it agrees."""
+        # Kept before Prefect answers: the run may be up and asking before we hear back.
+        handle = self.desk.keep(
+            run_id, answer.code if answer.approved else None, answer.approver, verified=verified
+        )
+        body = json.dumps({"run_input": _stored_fields(fields, answer, handle)}).encode()
+        accepted = False
+        try:
+            status, headers, text = await _call(
+                self.app, _with_json_body(scope, body), _replay(body, receive)
+            )
+            accepted = status < 300 and _status(text) == "ACCEPT"
+        finally:
+            if not accepted:
+                self.desk.drop(handle)
+        if accepted:
+            logger.info(
+                "Run %s was answered: %s by %s%s",
+                run_id,
+                answer.decision,
+                answer.approver,
+                "" if verified else " (name as typed)",
+            )
+        response = Response(text, status)
+        response.raw_headers = headers
+        return response
+
+    def _verified_approver(self, scope: Scope) -> str | None:
+        """Who the sign-in proxy says this is; None when no proxy was configured."""
+        if self.approver_header is None:
+            return None
+        names = _header_values(scope, self.approver_header)
+        if len(names) != 1 or not names[0].strip():
+            raise Refused(403, "Approvals are taken only through the sign-in proxy.")
+        return names[0].strip()
+
+    # --- ways round the form ---
+
+    async def _set_state(self, scope: Scope, receive: Receive, run_id: str) -> bytes | None:
+        if not await self._waits_for_approval(scope, run_id):
+            return None
+        body = await _json_object(scope, receive, MAX_ANSWER_BYTES)
+        if not _only_stops(body):
+            raise Refused(
+                403,
+                "This run waits for an approval. Resume it with its form, or cancel it: "
+                "its state cannot be set by hand.",
+            )
+        return json.dumps(body).encode()
+
+    async def _bulk_set_state(self, scope: Scope, receive: Receive) -> bytes:
+        body = await _json_object(scope, receive, MAX_INPUT_BYTES)
+        if not _only_stops(body):
+            # The same question as Prefect asks itself: same filter, order and limit.
+            query: dict[str, Any] = {
+                key: body[key] for key in ("flow_runs", "limit") if key in body
+            }
+            status, text = await self._ask(scope, "POST", "/flow_runs/filter", query)
+            runs = json.loads(text) if status == 200 else []
+            for run in runs:
+                pause = await self._pause(scope, run)
+                if pause is not None and pause.guarded:
+                    raise Refused(
+                        403,
+                        "One of these runs waits for an approval, and its state cannot be set by "
+                        "hand. Leave it out, or cancel.",
+                    )
+        return json.dumps(body).encode()
+
+    async def _create_input(self, scope: Scope, receive: Receive, run_id: str) -> bytes:
+        body = await _json_object(scope, receive, MAX_INPUT_BYTES)
+        key = body.get("key")
+        pause = await self._pause_of(scope, run_id)
+        answers = pause.keyset.get("response") if pause is not None and pause.guarded else None
+        # Prefect keeps these keys for the answers to pauses and writes them itself, so that one
+        # planted before the pause would be no less a way round the form.
+        if isinstance(key, str) and (key == answers or _PAUSE_RESPONSE_KEY.fullmatch(key)):
+            raise Refused(
+                403, "An approval is answered by resuming its run, not by storing an input."
+            )
+        return json.dumps(body).encode()
+
+    async def _delete_input(self, scope: Scope, run_id: str, key: str) -> None:
+        pause = await self._pause_of(scope, run_id)
+        if pause is not None and pause.guarded and key.strip() in pause.keyset.values():
+            raise Refused(403, "This form belongs to an approval that waits: it cannot be deleted.")
+
+    async def _update(self, scope: Scope, receive: Receive, run_id: str) -> bytes | None:
+        if not await self._waits_for_approval(scope, run_id):
+            return None
+        body = await _json_object(scope, receive, MAX_INPUT_BYTES)
+        if _PLANNED & body.keys():
+            raise Refused(403, "This run waits for an approval: what it will do cannot be changed.")
+        return json.dumps(body).encode()
+
+    # --- reading the code back ---
+
+    async def _redeem(self, scope: Scope, receive: Receive) -> Response:
+        body = await _json_object(scope, receive, MAX_ANSWER_BYTES)
+        handle, run_id = body.get("handle"), _run_id(str(body.get("flow_run_id")))
+        if not isinstance(handle, str) or not is_handle(handle) or run_id is None:
+            raise Refused(422, "Send a handle and a flow_run_id.")
+        try:
+            self.desk.look(handle, run_id)
+            run = await self._run(scope, run_id)
+            if isinstance(run, Response) or _state_type(run) not in _RESUMED:
+                raise Refused(403, "A code is given only to a run that has been resumed.")
+            kept = self.desk.take(handle, run_id)
+        except WrongRun:
+            raise Refused(403, "This code was given to another run.") from None
+        except HandleGone:
+            raise Refused(
+                410,
+                "This code is gone: codes are kept for one read within two minutes, and are "
+                "forgotten when the server restarts. Ask for a new one.",
+            ) from None
+        return JSONResponse(
+            {
+                "code": kept.code.get_secret_value() if kept.code else None,
+                "approver": kept.approver,
+                "approver_verified": kept.verified,
+            },
+            headers={"cache-control": "no-store"},
+        )
+
+    # --- asking Prefect ---
+
+    async def _waits_for_approval(self, scope: Scope, run_id: str) -> bool:
+        pause = await self._pause_of(scope, run_id)
+        return pause is not None and pause.guarded
+
+    async def _pause_of(self, scope: Scope, run_id: str) -> Pause | None:
+        run = await self._run(scope, run_id)
+        return None if isinstance(run, Response) else await self._pause(scope, run)
+
+    async def _pause(self, scope: Scope, run: Mapping[str, Any]) -> Pause | None:
+        """What the run waits for, or None when it is not paused for input."""
+        state = run.get("state") or {}
+        keyset = (state.get("state_details") or {}).get("run_input_keyset")
+        if state.get("type") != "PAUSED" or not keyset:
+            return None
+        status, text = await self._ask(
+            scope, "GET", f"/flow_runs/{run['id']}/input/{keyset['schema']}"
+        )
+        if status != 200:
+            return Pause(keyset, form=None, ready=False)
+        return Pause(keyset, form_shape(json.loads(text)), ready=True)
+
+    async def _run(self, scope: Scope, run_id: str) -> dict[str, Any] | Response:
+        """The run as Prefect tells it, or Prefect's answer when it does not."""
+        status, text = await self._ask(scope, "GET", f"/flow_runs/{run_id}")
+        if status != 200:
+            return Response(text, status, media_type="application/json")
+        run: dict[str, Any] = json.loads(text)
+        return run
+
+    async def _ask(
+        self, scope: Scope, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> tuple[int, bytes]:
+        """One request to the app below, inside this request: already authenticated."""
+        root = scope.get("root_path", "")
+        inner = {
+            **scope,
+            "method": method,
+            "path": root + path,
+            "raw_path": (root + path).encode(),
+            "query_string": b"",
+            "headers": [(b"host", b"suture")],
+        }
+        text = json.dumps(body).encode() if body is not None else b""
+        if text:
+            inner = _with_json_body(inner, text)
+        status, _, answer = await _call(self.app, inner, _replay(text))
+        return status, answer
+
+
+def _checked(fields: Mapping[str, Any], form: FormShape) -> Answer:
+    found = problems(fields, numbers=form.numbers, inputs=form.inputs, typed=True)
+    if found:
+        raise Refused(422, " ".join(str(problem) for problem in found))
+    return check(fields, numbers=form.numbers, inputs=form.inputs, typed=True)
+
+
+def _answered_fields(body: Mapping[str, Any]) -> dict[str, Any]:
+    fields = body.get("run_input") or {}
+    if not isinstance(fields, dict):
+        raise Refused(422, "The answer must be an object of fields.")
+    return dict(fields)
+
+
+def _stored_fields(fields: Mapping[str, Any], answer: Answer, handle: str) -> dict[str, str]:
+    """What Prefect may store: the fields as checked, with the handle where the code stood."""
+    kept = {name: value.strip() for name, value in fields.items() if isinstance(value, str)}
+    return {**kept, "approver": answer.approver, "code": handle}
+
+
+def _only_stops(body: Mapping[str, Any]) -> bool:
+    """Whether a set_state body ends the run, or asks for a pause that Prefect itself will judge.
+
+    The second is a client repeating itself after a lost response; forced, it could swap the form.
+    """
+    state = body.get("state")
+    kind = state.get("type") if isinstance(state, dict) else None
+    return kind in _STOPPED or (kind == "PAUSED" and body.get("force", False) is False)
+
+
+def _not_resumed(status: str, reason: str) -> Response:
+    """Prefect's own shape for a resume that did not happen, which its UI shows as an error."""
+    return JSONResponse(
+        {"state": None, "status": status, "details": {"type": "abort_details", "reason": reason}}
+    )
+
+
+def _status(text: bytes) -> str | None:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return None
+    status = answer.get("status") if isinstance(answer, dict) else None
+    return status if isinstance(status, str) else None
+
+
+def _state_type(run: Mapping[str, Any]) -> str | None:
+    kind = (run.get("state") or {}).get("type")
+    return kind if isinstance(kind, str) else None
+
+
+def _run_id(text: str) -> str | None:
+    """A run's id in its usual spelling, or None for what Prefect's router takes for none."""
+    return str(UUID(text)) if _RUN_ID.fullmatch(text) else None
+
+
+async def _json_object(scope: Scope, receive: Receive, limit: int) -> dict[str, Any]:
+    """The request's body as one JSON object. Raises Refused in words that repeat nothing of it."""
+    kinds = _header_values(scope, b"content-type")
+    kind = kinds[0].partition(";")[0].strip().lower() if kinds else "application/json"
+    if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", kind):
+        raise Refused(415, "Send JSON (Content-Type: application/json).")
+    body = await _body(scope, receive, limit)
+    if not body.strip():
+        return {}
+    try:
+        value = json.loads(body, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError):
+        # The parser's own words could quote the body.
+        raise Refused(422, "The request is not valid JSON, or has a key twice.") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Refused(422, "The request must be a JSON object.")
+    return value
+
+
+def _no_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    pairs = list(pairs)
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError
+    return value
+
+
+async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    announced = _header_values(scope, b"content-length")
+    if announced and announced[0].isdigit() and int(announced[0]) > limit:
+        raise Refused(413, f"The request is larger than {limit:,} bytes.")
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Refused(400, "The request ended early.")
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise Refused(413, f"The request is larger than {limit:,} bytes.")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _header_values(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
+
+
+def _with_json_body(scope: Scope, body: bytes) -> dict[str, Any]:
+    replaced = {b"content-length", b"content-type", b"transfer-encoding", b"content-encoding"}
+    headers = [(key, value) for key, value in scope["headers"] if key.lower() not in replaced]
+    headers += [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    return {**scope, "headers": headers}
+
+
+def _replay(body: bytes, receive: Receive | None = None) -> Receive:
+    """A receive that gives ``body`` once, then whatever ``receive`` says (a disconnect)."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if not given:
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive() if receive else {"type": "http.disconnect"}
+
+    return replay
+
+
+async def _call(
+    app: ASGIApp, scope: Scope, receive: Receive
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Run one HTTP request through an ASGI app: its status, headers and body."""
+    status = 500
+    headers: list[tuple[bytes, bytes]] = []
+    body = bytearray()
+
+    async def send(message: Message) -> None:
+        nonlocal status, headers
+        if message["type"] == "http.response.start":
+            status, headers = message["status"], list(message.get("headers", []))
+        elif message["type"] == "http.response.body":
+            body.extend(message.get("body", b""))
+
+    await app(scope, receive, send)
+    return status, headers, bytes(body)
