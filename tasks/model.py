@@ -268,8 +268,8 @@ class Observation:
 class Covered:
     """One (region, kind) that a scan read to the end, or why it could not.
 
-    ``region`` is "*" for a kind that one list answers for every region at once (S3 buckets, and
-    everything on Azure): then it covers the kind's resources wherever they were.
+    ``region`` is "global" for a kind that one list answers for every region at once (S3 buckets,
+    everything on Azure, what has no region): it covers the kind's resources wherever they were.
     """
 
     region: str

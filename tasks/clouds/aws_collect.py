@@ -19,8 +19,8 @@ from tasks.errors import CloudError, ResourceGone
 from tasks.inventory import AwsSource
 from tasks.model import Account, Cloud, Config, Covered, Resource
 
-EVERY_REGION = "*"  # Covered.region of what one list answers for all regions at once
-GLOBAL = "global"  # the region of what has none
+# The region of what has none; and, for coverage, of a list that answers for every region at once.
+GLOBAL = "global"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,7 @@ class Collector:
 
     ``collect(view, region)`` finds all of a region; ``read(view, id, region)`` re-reads one and
     raises ResourceGone. ``reads`` are the IAM actions both need. A kind that is not ``regional``
-    is asked for once, in the source's first region, and ``covers`` says for which region that
-    answer counts.
+    is asked for once, in the source's first region, and the answer counts for every region.
     """
 
     kind: str
@@ -115,7 +114,6 @@ class Collector:
     collect: Callable[[AwsView, str], Awaitable[Found]]
     read: Callable[[AwsView, str, str], Awaitable[Resource]]
     regional: bool = True
-    covers: str = ""
 
 
 # --- ec2 -----------------------------------------------------------------------------------------
@@ -323,7 +321,6 @@ COLLECTORS: Mapping[str, Collector] = {
             collect=_buckets,
             read=_read_bucket,
             regional=False,
-            covers=EVERY_REGION,
         ),
         Collector(
             kind=PASSWORD_POLICY,
@@ -331,7 +328,6 @@ COLLECTORS: Mapping[str, Collector] = {
             collect=_password_policy,
             read=_read_password_policy,
             regional=False,
-            covers=GLOBAL,
         ),
     )
 }
@@ -355,7 +351,7 @@ async def collect(view: AwsView, kinds: Iterable[str]) -> tuple[list[Resource], 
 async def _collect_one(
     view: AwsView, collector: Collector, region: str
 ) -> tuple[list[Resource], Covered]:
-    covers = collector.covers or region
+    covers = region if collector.regional else GLOBAL
     try:
         found = await collector.collect(view, region)
     except CloudError as error:

@@ -17,7 +17,7 @@ from tasks.errors import CloudError
 from tasks.inventory import AzureSource
 from tasks.model import Account, Cloud, Config, Covered, Resource
 
-EVERY_REGION = "*"  # Covered.region of what one list answers for all regions at once
+EVERY_REGION = "global"  # Covered.region of what one list answers for all regions at once
 SUBSCRIPTIONS_API = "2022-12-01"
 
 # What ARM changes by itself: no rule reads it, and it must not look like drift.
