@@ -1,0 +1,260 @@
+"""What a request asks for: service, operation, and the IAM actions and resources it needs."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+from moto.core.request import Request as MotoRequest
+from moto.core.routing import get_service_router
+from moto.core.utils import get_service_model
+from moto.ec2.models import ec2_backends
+from moto.iam.models import iam_backends
+from moto.s3.models import s3_backends
+from werkzeug.exceptions import HTTPException
+
+from deployments.local.aws.errors import Refusal
+from deployments.local.aws.sigv4 import Authorization, parse_authorization
+
+Environ = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, parsed as far as the gate needs it. Headers are keyed in lower case."""
+
+    environ: Environ
+    authorization: Authorization | None
+    headers: Mapping[str, str]
+    body: bytes
+    service: str  # signing name, "s3" where nobody signed
+    protocol: str  # botocore's name
+    namespace: str  # of XML answers
+
+    @property
+    def method(self) -> str:
+        return self.environ["REQUEST_METHOD"]
+
+    @property
+    def raw_path(self) -> str:
+        return self.environ["RAW_URI"].partition("?")[0]
+
+    @property
+    def region(self) -> str:
+        return self.authorization.region if self.authorization else "us-east-1"
+
+    @property
+    def payload_hash(self) -> str:
+        return hashlib.sha256(self.body).hexdigest()
+
+    def form(self) -> dict[str, str]:
+        """The parameters of the EC2 and query protocols."""
+        text = self.body.decode("utf-8", "replace") or self.environ["QUERY_STRING"]
+        return dict(parse_qsl(text, keep_blank_values=True))
+
+    def moto_environ(self, account: str) -> Environ:
+        """The environ moto sees: the account is ours to say, the body is fresh, tokens stay here."""
+        hidden = {"HTTP_X_AMZ_SECURITY_TOKEN", "HTTP_X_MOTO_ACCOUNT_ID", "HTTP_USER_AGENT"}
+        environ = {name: value for name, value in self.environ.items() if name not in hidden}
+        environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
+        environ["wsgi.input"] = io.BytesIO(self.body)
+        return environ
+
+
+def read_call(environ: Environ) -> Call:
+    headers = {
+        name[5:].replace("_", "-").lower(): value
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    }
+    headers["content-type"] = environ.get("CONTENT_TYPE", "")
+    headers["content-length"] = environ.get("CONTENT_LENGTH", "")
+    authorization = parse_authorization(headers.get("authorization", ""))
+    service = authorization.service if authorization else _guessed_service(headers)
+    protocol, namespace = _protocol(service)
+    body = environ["wsgi.input"].read()
+    return Call(environ, authorization, headers, body, service, protocol, namespace)
+
+
+def _guessed_service(headers: Mapping[str, str]) -> str:
+    return "sts" if "x-www-form-urlencoded" in headers["content-type"] else "s3"
+
+
+@functools.cache
+def _protocol(service: str) -> tuple[str, str]:
+    try:
+        metadata = get_service_model(service).metadata
+    except KeyError:
+        return "query", ""
+    return metadata["protocol"], metadata.get("xmlNamespace", "")
+
+
+@functools.cache
+def known_regions() -> frozenset[str]:
+    import boto3  # here: reading the endpoints takes a while
+
+    return frozenset(boto3.Session().get_available_regions("ec2"))
+
+
+def timestamp(call: Call) -> datetime | None:
+    try:
+        return datetime.strptime(call.headers.get("x-amz-date", ""), "%Y%m%dT%H%M%SZ").replace(
+            tzinfo=UTC
+        )
+    except ValueError:
+        return None
+
+
+def operation(call: Call) -> tuple[str, Mapping[str, str]]:
+    """The API's own operation name and the parameters in the path. Refuses unknown ones."""
+    try:
+        router = get_service_router(call.service)
+        model, uri = router.match(MotoRequest(call.moto_environ("000000000000")))
+    except (HTTPException, LookupError, ValueError):
+        raise Refusal("unknown action") from None
+    return model.name, uri
+
+
+# ---------------------------------------------------------------- IAM actions and resources
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One permission a call needs. ``context`` holds condition keys of the resource."""
+
+    action: str
+    resource: str
+    context: Mapping[str, tuple[str, ...]]
+
+
+def needs(call: Call, name: str, uri: Mapping[str, str], account: str) -> list[Need]:
+    """What must be allowed for the call, after the Service Authorization Reference."""
+    if call.service == "ec2":
+        return list(_ec2(call, name, account))
+    if call.service == "s3":
+        return [_s3(name, uri)]
+    resource = "*"
+    if call.service == "iam":
+        resource = _iam_resource(call.form(), account)
+    return [Need(f"{call.service}:{name}", resource, {})]
+
+
+_ON_SECURITY_GROUP = {
+    "AuthorizeSecurityGroupEgress",
+    "AuthorizeSecurityGroupIngress",
+    "DeleteSecurityGroup",
+    "ModifySecurityGroupRules",
+    "RevokeSecurityGroupEgress",
+    "RevokeSecurityGroupIngress",
+    "UpdateSecurityGroupRuleDescriptionsEgress",
+    "UpdateSecurityGroupRuleDescriptionsIngress",
+}
+
+_TAGGED = {"sg": "security-group", "sgr": "security-group-rule", "vpc": "vpc", "subnet": "subnet"}
+
+
+def _ec2(call: Call, name: str, account: str) -> Iterator[Need]:
+    form = call.form()
+    here = f"arn:aws:ec2:{call.region}:{account}:"
+    if name in _ON_SECURITY_GROUP:
+        yield _on_group(name, form, here, account, call.region)
+        if any(parameter.startswith("TagSpecification") for parameter in form):
+            yield Need("ec2:CreateTags", f"{here}security-group-rule/*", {})
+    elif name == "CreateSecurityGroup":
+        yield Need("ec2:CreateSecurityGroup", f"{here}security-group/*", {})
+        if "VpcId" in form:
+            yield Need("ec2:CreateSecurityGroup", f"{here}vpc/{form['VpcId']}", {})
+    elif name in {"CreateTags", "DeleteTags"}:
+        for parameter, value in form.items():
+            if parameter.startswith("ResourceId."):
+                kind = _TAGGED.get(value.partition("-")[0], "*")
+                yield Need(f"ec2:{name}", f"{here}{kind}/{value}", {})
+    else:
+        yield Need(f"ec2:{name}", "*", {})
+
+
+def _on_group(name: str, form: Mapping[str, str], here: str, account: str, region: str) -> Need:
+    wanted = form.get("GroupId") or form.get("GroupName") or ""
+    backend = ec2_backends[account][region]
+    group = backend.get_security_group_by_name_or_id(wanted)
+    if group is None:
+        return Need(f"ec2:{name}", f"{here}security-group/{wanted or '*'}", {})
+    context = {"ec2:vpc": (f"{here}vpc/{group.vpc_id}",), "ec2:securitygroupid": (group.id,)}
+    for tag in group.get_tags():
+        context[f"aws:resourcetag/{tag['key'].lower()}"] = (tag["value"],)
+        context[f"ec2:resourcetag/{tag['key'].lower()}"] = (tag["value"],)
+    return Need(f"ec2:{name}", f"{here}security-group/{group.id}", context)
+
+
+# Where S3's action is not named like the operation.
+_S3_ACTIONS = {
+    "CompleteMultipartUpload": "PutObject",
+    "CopyObject": "PutObject",
+    "CreateMultipartUpload": "PutObject",
+    "DeleteBucketEncryption": "PutEncryptionConfiguration",
+    "DeleteBucketLifecycle": "PutLifecycleConfiguration",
+    "DeleteBucketTagging": "PutBucketTagging",
+    "DeleteObjects": "DeleteObject",
+    "DeletePublicAccessBlock": "PutBucketPublicAccessBlock",
+    "GetBucketEncryption": "GetEncryptionConfiguration",
+    "GetBucketLifecycleConfiguration": "GetLifecycleConfiguration",
+    "GetBucketNotificationConfiguration": "GetBucketNotification",
+    "GetBucketReplication": "GetReplicationConfiguration",
+    "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
+    "HeadBucket": "ListBucket",
+    "HeadObject": "GetObject",
+    "ListBuckets": "ListAllMyBuckets",
+    "ListObjectVersions": "ListBucketVersions",
+    "ListObjects": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "PutBucketEncryption": "PutEncryptionConfiguration",
+    "PutBucketLifecycleConfiguration": "PutLifecycleConfiguration",
+    "PutBucketNotificationConfiguration": "PutBucketNotification",
+    "PutBucketReplication": "PutReplicationConfiguration",
+    "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
+    "UploadPart": "PutObject",
+}
+
+
+def _s3(name: str, uri: Mapping[str, str]) -> Need:
+    resource = "*"
+    if "Bucket" in uri:
+        resource = f"arn:aws:s3:::{uri['Bucket']}"
+        if "Key" in uri:
+            resource += f"/{uri['Key']}"
+        elif name == "DeleteObjects":
+            resource += "/*"
+    return Need(f"s3:{_S3_ACTIONS.get(name, name)}", resource, {})
+
+
+def bucket_of(uri: Mapping[str, str]) -> Any | None:
+    """moto's bucket named in the path, whosever it is; None where there is none."""
+    name = uri.get("Bucket", "")
+    if name not in s3_backends.bucket_accounts:
+        return None
+    partition, owner = s3_backends.bucket_accounts[name]
+    return s3_backends[owner][partition].buckets.get(name)
+
+
+def _iam_resource(form: Mapping[str, str], account: str) -> str:
+    """The entity a call names, else "*" (account-wide calls such as the password policy's)."""
+    backend = iam_backends[account]["aws"]
+    if "RoleName" in form:
+        path = next((r.path for r in backend.get_roles() if r.name == form["RoleName"]), "/")
+        return f"arn:aws:iam::{account}:role{path}{form['RoleName']}"
+    if "UserName" in form:
+        user = backend.users.get(form["UserName"])
+        return f"arn:aws:iam::{account}:user{user.path if user else '/'}{form['UserName']}"
+    if "GroupName" in form:
+        return f"arn:aws:iam::{account}:group/{form['GroupName']}"
+    if "PolicyArn" in form:
+        return form["PolicyArn"]
+    if "PolicyName" in form:
+        return f"arn:aws:iam::{account}:policy{form.get('Path', '/')}{form['PolicyName']}"
+    return "*"

@@ -1,0 +1,321 @@
+"""The gate in front of moto: who calls, may they, and only then the call itself. A WSGI app."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from threading import Event, RLock
+from typing import Any
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.utils import bucket_policy_is_public
+
+from deployments.local.aws import calls, identities, sts
+from deployments.local.aws.calls import Call, Environ, Need
+from deployments.local.aws.errors import Refusal, Response, render
+from deployments.local.aws.identities import Caller, Identities
+from deployments.local.aws.listener import Hangup
+from deployments.local.aws.policy import (
+    MalformedPolicy,
+    Policy,
+    Request,
+    decide,
+    parse_policy,
+    parse_resource_policy,
+    parse_trust_policy,
+)
+from deployments.local.aws.sigv4 import UNSIGNED, signature_of
+
+SKEW = timedelta(minutes=15)
+HANG_SECONDS = 60.0
+_log = logging.getLogger(__name__)
+
+
+class Gate:
+    """``faults`` maps an account to "throttled" or "timeout": what befalls its every call.
+
+    ``clock_offset`` moves the time that sessions and conditions see. The check of a signature's
+    age stays on the wall clock, because clients sign by theirs.
+    """
+
+    def __init__(self, *, latency: float = 0.0) -> None:
+        self.latency = latency
+        self.faults: dict[str, str] = {}
+        self.clock_offset = timedelta()
+        self.identities = Identities()
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._locks: defaultdict[str, RLock] = defaultdict(RLock)
+        self._stopping = Event()
+
+    def stop(self) -> None:
+        """Let every call that hangs or waits go."""
+        self._stopping.set()
+
+    @property
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.clock_offset
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if self.latency:
+            self._stopping.wait(self.latency)
+        call = calls.read_call(environ)
+        try:
+            status, headers, body = self._answer(call)
+        except Refusal as refusal:
+            status, headers, body = render(refusal, call.protocol, call.namespace)
+        except Hangup:
+            raise
+        except NotImplementedError:  # moto knows the operation and does nothing for it
+            refusal = Refusal("unknown action")
+            status, headers, body = render(refusal, call.protocol, call.namespace)
+        except Exception:
+            _log.exception("the emulator failed on a call to %s", call.service)
+            status, headers, body = render(Refusal("failure"), call.protocol, call.namespace)
+        start_response(f"{status} {'OK' if status < 400 else 'Error'}", headers)
+        return [body]
+
+    def _answer(self, call: Call) -> Response:
+        caller = self._authenticate(call)
+        self._befall(caller.account)
+        name, uri = calls.operation(call)
+        context = self._context(call, caller)
+        if call.service == "sts":
+            return self._sts(call, caller, name, context)
+        with self._locks[caller.account]:
+            needed = calls.needs(call, name, uri, caller.account)
+            bucket = calls.bucket_of(uri) if call.service == "s3" else None
+            self._authorize(caller, needed, context, bucket)
+            _check_documents(call, name, bucket)
+            if bucket is not None:
+                _check_bucket(call, name, bucket)
+            return self._forward(call, caller.account)
+
+    def _sts(
+        self, call: Call, caller: Caller, name: str, context: Mapping[str, tuple[str, ...]]
+    ) -> Response:
+        if name == "GetCallerIdentity":
+            return sts.get_caller_identity(caller)
+        if name == "AssumeRole":
+            return sts.assume_role(caller, call.form(), context, self.identities, self.now)
+        raise Refusal("unknown action", f"The action {name} is not emulated.")
+
+    def _befall(self, account: str) -> None:
+        fault = self.faults.get(account)
+        if fault == "throttled":
+            raise Refusal("throttled")
+        if fault == "timeout":
+            self._stopping.wait(HANG_SECONDS)
+            raise Hangup
+
+    # ------------------------------------------------------------ authentication
+
+    def _authenticate(self, call: Call) -> Caller:
+        authorization = call.authorization
+        if authorization is None:
+            raise Refusal("unsigned")
+        credentials = self.identities.find(authorization.access_key)
+        if credentials is None:
+            raise Refusal("unknown key")
+        if not hmac.compare_digest(
+            call.headers.get("x-amz-security-token", "").encode(), credentials.token.encode()
+        ):
+            raise Refusal("bad token")
+        self._check_signature(call, credentials.secret)
+        if credentials.expires is not None and self.now >= credentials.expires:
+            raise Refusal("expired")
+        member = identities.organization_member(credentials.caller.account)
+        if member and member[1] != "ACTIVE":
+            raise Refusal("bad token")
+        return credentials.caller
+
+    def _check_signature(self, call: Call, secret: str) -> None:
+        authorization, moment = call.authorization, calls.timestamp(call)
+        assert authorization is not None
+        if moment is None or authorization.date != f"{moment:%Y%m%d}":
+            raise Refusal("bad signature")
+        if abs(moment - datetime.now(UTC)) > SKEW:
+            raise Refusal("skewed")
+        if authorization.region not in calls.known_regions():
+            raise Refusal("bad signature", "Credential should be scoped to a valid region.")
+        claimed = call.headers.get("x-amz-content-sha256", call.payload_hash)
+        if not _payload_is(claimed, call):
+            raise Refusal(
+                "XAmzContentSHA256Mismatch" if call.service == "s3" else "bad signature",
+                "The provided 'x-amz-content-sha256' header does not match what was computed."
+                if call.service == "s3"
+                else "",
+            )
+        signed = set(authorization.signed_headers)
+        sent = {name for name in call.headers if name.startswith("x-amz-")}
+        expected = signature_of(
+            authorization,
+            secret,
+            method=call.method,
+            raw_path=call.raw_path,
+            raw_query=call.environ["QUERY_STRING"],
+            headers=call.headers,
+            timestamp=call.headers["x-amz-date"],
+            payload_hash=claimed,
+        )
+        whole = {"host", "x-amz-date"} <= signed and sent <= signed
+        if not whole or not hmac.compare_digest(expected, authorization.signature):
+            raise Refusal("bad signature")
+
+    # ------------------------------------------------------------ authorization
+
+    def _context(self, call: Call, caller: Caller) -> dict[str, tuple[str, ...]]:
+        """The global condition keys of a request."""
+        now = self.now
+        context = {
+            "aws:currenttime": (now.isoformat(),),
+            "aws:epochtime": (str(int(now.timestamp())),),
+            "aws:requestedregion": (call.region,),
+            "aws:sourceip": (call.environ["REMOTE_ADDR"],),
+            # The listener stands for an endpoint that real clients reach over TLS only.
+            "aws:securetransport": ("true",),
+            "aws:principalarn": (caller.principal_arn,),
+            "aws:principalaccount": (caller.account,),
+            "aws:principaltype": (caller.kind,),
+            "aws:userid": (caller.unique_id,),
+            "aws:useragent": (call.headers.get("user-agent", ""),),
+            "ec2:region": (call.region,),
+        }
+        if caller.kind == "User":
+            context["aws:username"] = (caller.name,)
+        if caller.issued:
+            context["aws:tokenissuetime"] = (caller.issued.isoformat(),)
+            context["aws:multifactorauthpresent"] = ("false",)
+        if member := identities.organization_member(caller.account):
+            context["aws:principalorgid"] = (member[0],)
+        return context
+
+    def _authorize(
+        self,
+        caller: Caller,
+        needed: Iterable[Need],
+        context: Mapping[str, tuple[str, ...]],
+        bucket: Any | None,
+    ) -> None:
+        try:
+            mine, boundary = identities.identity_policies(caller), identities.boundary(caller)
+        except MalformedPolicy:
+            mine, boundary = [], ()
+        own, same_account = _bucket_policy(bucket), True
+        if bucket is not None:
+            same_account = bucket.account_id == caller.account
+        for need in needed:
+            decision = decide(
+                Request(need.action, need.resource, {**context, **need.context}, caller.names),
+                mine,
+                session=caller.session_policies,
+                boundary=boundary,
+                resource_policy=own,
+                same_account=same_account,
+            )
+            if not decision.allowed:
+                raise Refusal(
+                    "denied",
+                    f"User: {caller.arn} is not authorized to perform: {need.action} on resource: "
+                    f"{need.resource} {decision.why}",
+                )
+
+    # ------------------------------------------------------------ moto
+
+    def _forward(self, call: Call, account: str) -> Response:
+        if call.raw_path.startswith(("/moto-api", "/latest/")):
+            # moto would take these for its own controls.
+            raise Refusal("NoSuchBucket", "The specified bucket does not exist", status=404)
+        answer: dict[str, Any] = {}
+
+        def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> None:
+            answer.update(status=int(status.split()[0]), headers=headers)
+
+        chunks = self._moto(call.moto_environ(account), start_response)
+        body = b"".join(chunks)
+        if hasattr(chunks, "close"):
+            chunks.close()
+        return answer["status"], answer["headers"], body
+
+
+def _payload_is(claimed: str, call: Call) -> bool:
+    if claimed == UNSIGNED or claimed.startswith("STREAMING-"):
+        return call.service == "s3"
+    return hmac.compare_digest(claimed, call.payload_hash)
+
+
+def _bucket_policy(bucket: Any | None) -> Policy | None:
+    text = getattr(bucket, "policy", None)
+    if not text:
+        return None
+    return parse_resource_policy(text.decode() if isinstance(text, bytes) else text)
+
+
+# Calls that write a policy: (service, operation) -> (parameter, parser).
+_DOCUMENTS = {
+    ("iam", "CreateRole"): ("AssumeRolePolicyDocument", parse_trust_policy),
+    ("iam", "UpdateAssumeRolePolicy"): ("PolicyDocument", parse_trust_policy),
+    ("iam", "PutRolePolicy"): ("PolicyDocument", parse_policy),
+    ("iam", "PutUserPolicy"): ("PolicyDocument", parse_policy),
+    ("iam", "PutGroupPolicy"): ("PolicyDocument", parse_policy),
+    ("iam", "CreatePolicy"): ("PolicyDocument", parse_policy),
+    ("iam", "CreatePolicyVersion"): ("PolicyDocument", parse_policy),
+}
+
+
+def _check_documents(call: Call, name: str, bucket: Any | None) -> None:
+    """No policy gets in that the gate could not read back."""
+    if (call.service, name) in _DOCUMENTS:
+        parameter, parse = _DOCUMENTS[call.service, name]
+        try:
+            parse(call.form().get(parameter, ""))
+        except MalformedPolicy as problem:
+            raise Refusal("MalformedPolicyDocument", str(problem)) from None
+    if call.service == "s3" and name == "PutBucketPolicy" and bucket is not None:
+        _check_bucket_policy(call.body, bucket)
+
+
+def _check_bucket_policy(body: bytes, bucket: Any) -> None:
+    try:
+        policy = parse_resource_policy(body.decode())
+    except (MalformedPolicy, UnicodeDecodeError) as problem:
+        raise Refusal("MalformedPolicy", str(problem)) from None
+    arn = f"arn:aws:s3:::{bucket.name}"
+    resources = [resource for statement in policy for resource in statement.resources]
+    if not all(resource == arn or resource.startswith(f"{arn}/") for resource in resources):
+        raise Refusal("MalformedPolicy", "Policy has invalid resource")
+    block = bucket.public_access_block
+    if (
+        block
+        and _is_true(block.block_public_policy)
+        and bucket_policy_is_public(json.dumps(json.loads(body)))
+    ):
+        raise Refusal(
+            "AccessDenied",
+            "public policies are blocked by the BlockPublicPolicy block public access setting.",
+            status=403,
+        )
+
+
+# S3 answers these for a bucket of any region.
+_ANYWHERE = {"CreateBucket", "GetBucketLocation"}
+
+
+def _check_bucket(call: Call, name: str, bucket: Any) -> None:
+    expected = call.headers.get("x-amz-expected-bucket-owner")
+    if expected and expected != bucket.account_id:
+        raise Refusal("denied")
+    if name in _ANYWHERE or call.region == bucket.region_name:
+        return
+    headers = {"x-amz-bucket-region": bucket.region_name}
+    if name == "HeadBucket":
+        raise Refusal("PermanentRedirect", status=301, headers=headers)
+    raise Refusal(
+        "AuthorizationHeaderMalformed",
+        f"The authorization header is malformed; the region '{call.region}' is wrong; expecting "
+        f"'{bucket.region_name}'",
+        details={"Region": bucket.region_name},
+        headers=headers,
+    )

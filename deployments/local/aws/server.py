@@ -1,0 +1,157 @@
+"""The emulated AWS organization as one object: planted, served, described, stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+# Read when moto is imported: 3.8 MiB of machine images per account and region, or none.
+os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+
+from moto.core.base_backend import BackendDict  # noqa: E402
+from moto.core.model_instances import reset_model_data  # noqa: E402
+
+from deployments.local.aws import corrections  # noqa: E402
+from deployments.local.aws import seed as seed_module  # noqa: E402
+from deployments.local.aws.gate import Gate  # noqa: E402
+from deployments.local.aws.listener import Listener  # noqa: E402
+
+
+class EmulatedAws:
+    """An AWS organization behind one HTTP endpoint on 127.0.0.1.
+
+    ``accounts`` counts the active ones, the management account included; a suspended one comes on
+    top, and from six on three members fail unless ``failing`` is False. ``latency`` is added to
+    every call, in seconds. moto's state belongs to the process: one instance at a time.
+
+    After ``start()``: ``description`` is the "aws" object of the fleet description, ``truth`` the
+    findings that a scan must report, ``failing`` maps accounts to refused, throttled or timeout.
+    """
+
+    def __init__(
+        self,
+        accounts: int = 20,
+        seed: int = 7,
+        regions: Sequence[str] = ("eu-central-1", "us-east-1"),
+        failing: bool = True,
+        latency: float = 0.0,
+    ) -> None:
+        if accounts < 1 or not regions:
+            raise ValueError("an organization needs at least one account and one region")
+        self.accounts, self.seed, self.regions = accounts, seed, tuple(regions)
+        self._with_failures = failing
+        self._latency = latency
+        self._gate: Gate | None = None
+        self._listener: Listener | None = None
+        self._planted: seed_module.Planted | None = None
+
+    def start(self) -> EmulatedAws:
+        corrections.install()
+        _forget_everything()
+        self._planted = seed_module.plant(
+            self.accounts, self.seed, self.regions, failing=self._with_failures
+        )
+        self._gate = Gate(latency=self._latency)
+        for account, how in self._planted.failing.items():
+            self.fail(account, how)
+        self._listener = Listener(self._gate)
+        self._listener.start()
+        return self
+
+    def stop(self) -> None:
+        """Ends every connection and forgets all state. Harmless when not started."""
+        if self._gate and self._listener:
+            self._gate.stop()
+            self._listener.stop()
+            self._gate = self._listener = None
+            _forget_everything()
+
+    def __enter__(self) -> EmulatedAws:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # ------------------------------------------------------------ what was planted
+
+    @property
+    def endpoint(self) -> str:
+        assert self._listener, "not started"
+        return self._listener.endpoint
+
+    @property
+    def truth(self) -> list[dict[str, str]]:
+        return list(self._there.truth)
+
+    @property
+    def failing(self) -> dict[str, str]:
+        return dict(self._there.failing)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The "aws" object of the fleet description: endpoint, accounts, roles, credentials."""
+        planted = self._there
+        return {
+            "endpoint": self.endpoint,
+            "regions": list(self.regions),
+            "partition": "aws",
+            "organization": {
+                "id": planted.organization,
+                "management_account": planted.management,
+            },
+            "accounts": [
+                {"id": one.id, "name": one.name, "status": one.status, "tags": one.tags}
+                for one in planted.members
+            ],
+            "hub": {
+                "account": planted.tooling,
+                "arn": planted.hub_arn,
+                "access_key_id": planted.hub_key[0],
+                "secret_access_key": planted.hub_key[1],
+            },
+            "discovery_role": seed_module.DISCOVERY,
+            "scanner_role": seed_module.SCANNER,
+            "remediator_role": seed_module.REMEDIATOR,
+            "external_id": planted.external_id,
+            "customer": {
+                "access_key_id": planted.customer_key[0],
+                "secret_access_key": planted.customer_key[1],
+            },
+            "admin_role": seed_module.ADMIN,
+        }
+
+    @property
+    def _there(self) -> seed_module.Planted:
+        assert self._planted, "not started"
+        return self._planted
+
+    # ------------------------------------------------------------ controls, for tests
+
+    def fail(self, account: str, how: str) -> None:
+        """From now on: "refused" (no scanner trust), "throttled" or "timeout"."""
+        assert self._gate, "not started"
+        if how not in seed_module.FAILURES:
+            raise ValueError(how)
+        self.recover(account)
+        if how == "refused":
+            seed_module.open_to_scan(account, self._there, refused=True)
+        else:
+            self._gate.faults[account] = how
+
+    def recover(self, account: str) -> None:
+        """Undo ``fail``. A call that hangs goes on hanging."""
+        assert self._gate, "not started"
+        self._gate.faults.pop(account, None)
+        seed_module.open_to_scan(account, self._there)
+
+    def advance(self, by: timedelta) -> None:
+        """Move the time that sessions expire by and that conditions see."""
+        assert self._gate, "not started"
+        self._gate.clock_offset += by
+
+
+def _forget_everything() -> None:
+    BackendDict.reset()
+    reset_model_data()
