@@ -182,7 +182,8 @@ def _compose(text: str, file: str) -> Node:
         offset = getattr(error, "position", 0)
         line = text.count("\n", 0, offset) + 1
         raise bad(line, "this is not YAML: it holds a control character.") from None
-    except (ValueError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        # The parser's own slips: an unknown %YAML version, for one, is a KeyError in it.
         raise bad(1, "this is not YAML that Suture can read.") from None
     if node is None:
         raise bad(1, "the file is empty.", "Begin it with 'suture: 1'.")

@@ -357,6 +357,7 @@ def mutated(draw: st.DrawFn) -> str:
 @example("aws: &a [*a]\nsuture: 1")
 @example("!!int suture: !!bool 1")
 @example("1: 2\n1: 3")
+@example("aws:\n%YAML 9.9\n")
 def test_any_text_is_an_inventory_or_bad_inventory(text: str) -> None:
     try:
         answer: Inventory | BadInventory = parse_inventory(text)
