@@ -132,9 +132,7 @@ class Guard:
             raise Refused(409, "The approval form is not ready yet. Try again in a moment.")
         fields = _answered_fields(await _json_object(scope, receive, MAX_ANSWER_BYTES))
         verified = self._verified_approver(scope)
-        if verified is not None:
-            fields["approver"] = verified
-        answer = _checked(fields, pause.form)
+        answer = _checked(fields, pause.form, verified)
         return await self._hand_on(scope, receive, run_id, fields, answer, verified is not None)
 
     async def _hand_on(
@@ -157,7 +155,7 @@ class Guard:
             status, headers, text = await _call(
                 self.app, _with_json_body(scope, body), _replay(body, receive)
             )
-            accepted = status < 300 and _status(text) == "ACCEPT"
+            accepted = status < 300 and (_parsed(text) or {}).get("status") == "ACCEPT"
         finally:
             if not accepted:
                 self.desk.drop(handle)
@@ -244,6 +242,9 @@ class Guard:
     # --- reading the code back ---
 
     async def _redeem(self, scope: Scope, receive: Receive) -> Response:
+        if _header_values(scope, b"origin"):
+            # Only a page in somebody's browser sends this; only runs have business here.
+            raise Refused(403, "Codes are not given to browsers.")
         body = await _json_object(scope, receive, MAX_ANSWER_BYTES)
         handle, run_id = body.get("handle"), _run_id(str(body.get("flow_run_id")))
         if not isinstance(handle, str) or not is_handle(handle) or run_id is None:
@@ -287,12 +288,12 @@ class Guard:
         keyset = (state.get("state_details") or {}).get("run_input_keyset")
         if state.get("type") != "PAUSED" or not keyset:
             return None
-        status, text = await self._ask(
-            scope, "GET", f"/flow_runs/{run['id']}/input/{keyset['schema']}"
-        )
-        if status != 200:
+        path = f"/flow_runs/{run['id']}/input/{keyset['schema']}"
+        status, text = await self._ask(scope, "GET", path)
+        schema = _parsed(text) if status == 200 else None
+        if schema is None:
             return Pause(keyset, form=None, ready=False)
-        return Pause(keyset, form_shape(json.loads(text)), ready=True)
+        return Pause(keyset, form_shape(schema), ready=True)
 
     async def _run(self, scope: Scope, run_id: str) -> dict[str, Any] | Response:
         """The run as Prefect tells it, or Prefect's answer when it does not."""
@@ -322,11 +323,12 @@ class Guard:
         return status, answer
 
 
-def _checked(fields: Mapping[str, Any], form: FormShape) -> Answer:
-    found = problems(fields, numbers=form.numbers, inputs=form.inputs, typed=True)
+def _checked(fields: Mapping[str, Any], form: FormShape, approver: str | None) -> Answer:
+    asked: dict[str, Any] = {"numbers": form.numbers, "inputs": form.inputs}
+    found = problems(fields, **asked, typed=True, approver=approver)
     if found:
         raise Refused(422, " ".join(str(problem) for problem in found))
-    return check(fields, numbers=form.numbers, inputs=form.inputs, typed=True)
+    return check(fields, **asked, typed=True, approver=approver)
 
 
 def _answered_fields(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -359,13 +361,13 @@ def _not_resumed(status: str, reason: str) -> Response:
     )
 
 
-def _status(text: bytes) -> str | None:
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    """The JSON object in ``text``, or None for anything else."""
     try:
-        answer = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return None
-    status = answer.get("status") if isinstance(answer, dict) else None
-    return status if isinstance(status, str) else None
+    return value if isinstance(value, dict) else None
 
 
 def _state_type(run: Mapping[str, Any]) -> str | None:
@@ -424,7 +426,9 @@ async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
 
 def _header_values(scope: Scope, name: bytes) -> list[str]:
-    return [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
+    return [
+        value.decode(errors="replace") for key, value in scope["headers"] if key.lower() == name
+    ]
 
 
 def _with_json_body(scope: Scope, body: bytes) -> dict[str, Any]:

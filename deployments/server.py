@@ -130,6 +130,9 @@ def run_server(host: str = "127.0.0.1", port: int = 4200) -> None:
         os.environ.setdefault(name, value)
     os.environ["PREFECT_SERVER_API_HOST"] = host
     os.environ["PREFECT_SERVER_API_PORT"] = str(port)
+    # Prefect lets every website call its API from a visitor's browser; ours is for its own UI.
+    own = {f"http://{name}:{port}" for name in (host, "localhost", "127.0.0.1")}
+    os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", ",".join(sorted(own)))
 
     import uvicorn
     from prefect.context import refresh_global_settings_context

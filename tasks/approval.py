@@ -115,15 +115,17 @@ def check(
     numbers: int | None = None,
     inputs: Iterable[Input] = (),
     typed: bool = False,
+    approver: str | None = None,
 ) -> Answer:
     """The answer in ``fields``, or BadAnswer for the first thing wrong with it.
 
     ``numbers`` is how many rows the approver could leave out, ``inputs`` the values the form asked.
     ``typed`` is the guard's view: an approval needs six digits and a handle is refused. Without it
     (the flow's view) an approval needs a handle, because digits would mean that the answer came
-    round the guard and is at rest in a database.
+    round the guard and is at rest in a database. ``approver`` is who the sign-in proxy says it is,
+    and replaces what the person wrote.
     """
-    reading = _read(fields, numbers, tuple(inputs), typed)
+    reading = _read(fields, numbers, tuple(inputs), typed, approver)
     if reading.problems:
         first = reading.problems[0]
         raise BadAnswer(first.field, first.problem, first.fix)
@@ -142,9 +144,10 @@ def problems(
     numbers: int | None = None,
     inputs: Iterable[Input] = (),
     typed: bool = False,
+    approver: str | None = None,
 ) -> list[Problem]:
     """Everything wrong with an answer, in the form's order; empty when ``check`` would pass."""
-    return _read(fields, numbers, tuple(inputs), typed).problems
+    return _read(fields, numbers, tuple(inputs), typed, approver).problems
 
 
 def is_handle(text: str) -> bool:
@@ -191,15 +194,35 @@ def parse_cidrs(name: str, text: str) -> tuple[str, ...]:
     return networks
 
 
+def parse_values(inputs: Iterable[Input], texts: Mapping[str, str]) -> dict[str, Any]:
+    """The values of ``inputs`` in ``texts`` (a policy's presets, a command line), parsed.
+
+    Texts that no input asks for are passed over. Raises BadAnswer naming the first bad field.
+    """
+    reading = _Reading(decision=Decision.APPROVE)
+    for asked in inputs:
+        _value(reading, asked, texts.get(asked.name, asked.default).strip())
+    if reading.problems:
+        first = reading.problems[0]
+        raise BadAnswer(first.field, first.problem, first.fix)
+    return reading.values
+
+
 def _read(
-    fields: Mapping[str, object], numbers: int | None, inputs: tuple[Input, ...], typed: bool
+    fields: Mapping[str, object],
+    numbers: int | None,
+    inputs: tuple[Input, ...],
+    typed: bool,
+    approver: str | None,
 ) -> _Reading:
     reading = _Reading()
+    if approver is not None:
+        fields = {**fields, "approver": approver}
     texts = _texts(reading, fields, {*OWN_FIELDS, *(asked.name for asked in inputs)})
     if reading.problems:
         return reading
     _decision(reading, texts.get("decision", ""))
-    _approver(reading, texts.get("approver", ""))
+    _approver(reading, texts.get("approver", ""), own_word=typed and approver is None)
     _code(reading, texts.get("code", ""), typed)
     _leave_out(reading, texts.get("leave_out", ""), numbers)
     for asked in inputs:
@@ -235,13 +258,15 @@ def _decision(reading: _Reading, text: str) -> None:
         reading.bad("decision", "must be approve or deny.")
 
 
-def _approver(reading: _Reading, text: str) -> None:
+def _approver(reading: _Reading, text: str, *, own_word: bool) -> None:
     if not 2 <= len(text) <= 100:
         reading.bad("approver", "must have 2 to 100 characters.", "Write your name.")
     elif not text.isprintable():
         reading.bad("approver", "has characters that do not print.", "Write your name plainly.")
-    elif not any(character.isalpha() for character in text):
-        reading.bad("approver", "has no letter in it.", "Write your name, not a number.")
+    elif own_word and _CODE.fullmatch("".join(text.split())):
+        reading.bad(
+            "approver", "looks like a code.", "Write your name; the code has its own field."
+        )
     else:
         reading.approver = text
 
@@ -324,12 +349,9 @@ def _cidrs(reading: _Reading, name: str, text: str) -> tuple[str, ...]:
         if network is None:
             return ()
         networks.append(network)
-    # Two halves of the internet are the internet.
-    for version in (4, 6):
-        same = [network for network in networks if network.version == version]
-        if any(_too_wide(network) for network in collapse_addresses(same)):  # type: ignore[type-var]
-            reading.bad(name, "would together allow the internet.", "Name your own networks.")
-            return ()
+    if any(_too_much(networks, version) for version in _MIN_PREFIX):
+        reading.bad(name, "would together allow much of the internet.", "Name your own networks.")
+        return ()
     return tuple(dict.fromkeys(str(network) for network in networks))
 
 
@@ -370,8 +392,20 @@ def _parsed(part: str, *, strict: bool) -> Network | None:
 
 
 def _too_wide(network: Network) -> bool:
-    own = isinstance(network, IPv6Network) and network.subnet_of(_OWN_IPV6)
-    return network.prefixlen < _MIN_PREFIX[network.version] and not own
+    return network.prefixlen < _MIN_PREFIX[network.version] and not _is_own(network)
+
+
+def _too_much(networks: Iterable[Network], version: int) -> bool:
+    """Whether many networks, each fine, are together more than 16 of the widest allowed."""
+    same = [network for network in networks if network.version == version and not _is_own(network)]
+    merged: list[Network] = list(collapse_addresses(same))  # type: ignore[type-var]
+    widest = 2 ** ((32 if version == 4 else 128) - _MIN_PREFIX[version])
+    return sum(network.num_addresses for network in merged) > 16 * widest
+
+
+def _is_own(network: Network) -> bool:
+    """IPv6's private range is wider than what is allowed elsewhere."""
+    return isinstance(network, IPv6Network) and network.subnet_of(_OWN_IPV6)
 
 
 def _code_elsewhere(reading: _Reading, texts: Mapping[str, str]) -> None:
