@@ -1,0 +1,281 @@
+"""Remediations in the warehouse: plans saved, states changed legally, snapshots around a fix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.types.json import Json
+
+from tasks.errors import BadInput
+from tasks.lifecycle import ACTIVE_STATES, check_transition, is_end
+from tasks.model import Resource, canonical_json
+from tasks.warehouse.rows import clean, to_resource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewRemediation:
+    """One finding's fix as planned in one run. ``number`` is its number in the approver's table.
+
+    ``plan`` is what would change, as JSON values; ``fingerprint`` the resource's that it was made
+    from. Never a code in any field.
+    """
+
+    finding_id: str
+    number: int
+    mode: str
+    policy: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    plan: Any = field(default_factory=dict)
+    plan_hash: str = ""
+    fingerprint: str = ""
+    requested_by: str = ""
+    expires_at: datetime | None = None
+    state: str = "planned"
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemediationRecord:
+    """One row of ``remediations``: one finding in one run."""
+
+    id: str
+    run_id: str
+    finding_id: str
+    cloud: str
+    account: str
+    number: int
+    policy: str
+    mode: str
+    state: str
+    message: str
+    values: Mapping[str, Any]
+    plan: Any
+    plan_hash: str
+    fingerprint: str
+    approver: str
+    approver_verified: bool
+    requested_by: str
+    expires_at: datetime | None
+    created_at: datetime
+    decided_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A resource's configuration at one stage of a fix: before, during, after or undone."""
+
+    stage: str
+    taken_at: datetime
+    resource: Resource
+
+
+def save_plan(
+    conn: psycopg.Connection, run_id: str, rows: Sequence[NewRemediation]
+) -> list[RemediationRecord]:
+    """Save what a run plans, and return all that the run now carries, by number.
+
+    Saving again changes nothing (a resumed run starts from the top). A finding that another run
+    is working on is not taken: it is missing in what is returned. Raises BadInput where a finding
+    is not known.
+    """
+    with conn.transaction():
+        for row in rows:
+            check_transition("planned", row.state)
+            found = conn.execute(
+                "SELECT cloud, account FROM findings WHERE id = %s", (row.finding_id,)
+            ).fetchone()
+            if found is None:
+                raise BadInput("finding", f"there is no finding {row.finding_id}.")
+            # No conflict target: any of the unique rules may say that it is there or taken.
+            conn.execute(
+                """
+                INSERT INTO remediations (id, run_id, finding_id, cloud, account, number, policy,
+                    mode, state, message, "values", plan, plan_hash, fingerprint, requested_by,
+                    expires_at, created_at, finished_at)
+                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
+                    clock_timestamp(), CASE WHEN %s THEN clock_timestamp() END)
+                ON CONFLICT DO NOTHING
+                """,
+                (
+                    *(uuid4(), run_id, row.finding_id, *found, row.number, row.policy),
+                    *(row.mode, row.state, clean(row.message), _json(row.values), _json(row.plan)),
+                    *(row.plan_hash, row.fingerprint, clean(row.requested_by), row.expires_at),
+                    is_end(row.state),
+                ),
+            )
+    return load_run(conn, run_id)
+
+
+def load_run(conn: psycopg.Connection, run_id: str) -> list[RemediationRecord]:
+    """All that one run carries, by number."""
+    return _records(conn, "WHERE run_id = %s ORDER BY number", (run_id,))
+
+
+def load_remediation(conn: psycopg.Connection, remediation_id: str) -> RemediationRecord:
+    """One remediation. Raises BadInput where there is none."""
+    return _one(conn, remediation_id, lock=False)
+
+
+def remediations_of(conn: psycopg.Connection, finding_id: str) -> list[RemediationRecord]:
+    """A finding's remediations, the newest first."""
+    return _records(conn, "WHERE finding_id = %s ORDER BY created_at DESC, id", (finding_id,))
+
+
+def waiting(conn: psycopg.Connection) -> list[RemediationRecord]:
+    """Remediations that wait for an approver, run by run."""
+    return _records(conn, "WHERE state = 'waiting' ORDER BY created_at, run_id, number", ())
+
+
+def set_state(
+    conn: psycopg.Connection,
+    remediation_id: str,
+    state: str,
+    message: str = "",
+    *,
+    approver: str | None = None,
+    approver_verified: bool | None = None,
+    values: Mapping[str, Any] | None = None,
+    plan: Any | None = None,
+    plan_hash: str | None = None,
+    fingerprint: str | None = None,
+    expires_at: datetime | None = None,
+    at: datetime | None = None,
+) -> RemediationRecord:
+    """Move a remediation to ``state``, with what else is known by now, and return it.
+
+    Raises IllegalTransition where it may not go there from where it is: of two processes that both
+    want to apply it, one does. What is None stays as it was.
+    """
+    given = {
+        "approver": None if approver is None else clean(approver),
+        "approver_verified": approver_verified,
+        "values": None if values is None else _json(values),
+        "plan": None if plan is None else _json(plan),
+        "plan_hash": plan_hash,
+        "fingerprint": fingerprint,
+        "expires_at": expires_at,
+    }
+    moment = at or datetime.now(UTC)
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    with conn.transaction():
+        record = _one(conn, remediation_id, lock=True)
+        check_transition(record.state, state)
+        changed |= {"state": state, "message": clean(message)}
+        if state in {"applying", "denied", "left_out"} and record.decided_at is None:
+            changed["decided_at"] = moment
+        if is_end(state) and state != record.state:
+            changed["finished_at"] = moment
+        conn.execute(
+            sql.SQL("UPDATE remediations SET {} WHERE id = {}").format(
+                sql.SQL(", ").join(
+                    sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name))
+                    for name in changed
+                ),
+                sql.Placeholder("id"),
+            ),
+            changed | {"id": _uuid(remediation_id)},
+        )
+        return _one(conn, remediation_id, lock=False)
+
+
+def expire_overdue(
+    conn: psycopg.Connection, now: datetime | None = None
+) -> list[RemediationRecord]:
+    """Expire what was planned or waits and whose time is over; returns those, for their runs."""
+    moment = now or datetime.now(UTC)
+    with conn.transaction():
+        expired = conn.execute(
+            """
+            UPDATE remediations
+            SET state = 'expired', message = 'nobody approved it in time', finished_at = %(now)s
+            WHERE state IN ('planned', 'waiting') AND expires_at <= %(now)s
+            RETURNING id
+            """,
+            {"now": moment},
+        ).fetchall()
+        ids = [identity for (identity,) in expired]
+        return _records(conn, "WHERE id = ANY(%s) ORDER BY run_id, number", (ids,))
+
+
+def finding_has_active_remediation(conn: psycopg.Connection, finding_id: str) -> bool:
+    """Whether a run is planning, waiting for or applying a fix of this finding."""
+    return bool(active_findings(conn, [finding_id]))
+
+
+def active_findings(conn: psycopg.Connection, ids: Sequence[str]) -> set[str]:
+    """Those of ``ids`` that some run is planning, waiting for or applying a fix of."""
+    rows = conn.execute(
+        "SELECT finding_id FROM remediations WHERE finding_id = ANY(%s) AND state = ANY(%s)",
+        (list(ids), list(ACTIVE_STATES)),
+    )
+    return {finding for (finding,) in rows}
+
+
+def add_snapshot(
+    conn: psycopg.Connection, remediation_id: str, stage: str, resource: Resource
+) -> None:
+    """Keep a resource's configuration as it is at ``stage``: before, during, after or undone."""
+    conn.execute(
+        """
+        INSERT INTO snapshots (remediation_id, stage, taken_at, cloud, account, region, kind,
+                               resource, name, tags, config, gaps, etag, fingerprint)
+        VALUES (%s, %s, clock_timestamp(), %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        """,
+        (
+            *(_uuid(remediation_id), stage, resource.cloud, resource.account, resource.region),
+            *(resource.kind, resource.id, clean(resource.name), _json(resource.tags)),
+            # Not sorted: what restore writes back keeps the cloud's own order of keys.
+            *(_exact(resource.config.as_dict()), _json(resource.config.gaps)),
+            *(resource.etag, resource.fingerprint),
+        ),
+    )
+
+
+def snapshots(conn: psycopg.Connection, remediation_id: str) -> list[Snapshot]:
+    """A remediation's snapshots in the order they were taken."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            "SELECT s.*, s.resource AS id FROM snapshots s WHERE remediation_id = %s ORDER BY s.id",
+            (_uuid(remediation_id),),
+        )
+        return [Snapshot(row["stage"], row["taken_at"], to_resource(row)) for row in cursor]
+
+
+def _records(
+    conn: psycopg.Connection, condition: str, values: tuple[Any, ...]
+) -> list[RemediationRecord]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(("SELECT * FROM remediations " + condition).encode(), values)  # noqa: S608
+        return [RemediationRecord(**(row | {"id": str(row["id"])})) for row in cursor]
+
+
+def _one(conn: psycopg.Connection, remediation_id: str, *, lock: bool) -> RemediationRecord:
+    condition = "WHERE id = %s" + (" FOR UPDATE" if lock else "")
+    found = _records(conn, condition, (_uuid(remediation_id),))
+    if not found:
+        raise BadInput("remediation", f"there is no remediation {remediation_id}.")
+    return found[0]
+
+
+def _json(value: Any) -> Json:
+    return Json(value, dumps=canonical_json)
+
+
+def _exact(value: Any) -> Json:
+    return Json(value, dumps=lambda given: json.dumps(given, default=str))
+
+
+def _uuid(remediation_id: str) -> UUID:
+    try:
+        return UUID(str(remediation_id))
+    except ValueError:
+        raise BadInput("remediation", f"{remediation_id!r} is not a remediation's id.") from None

@@ -1,0 +1,439 @@
+"""A scan's life in the warehouse: begun, loaded by COPY, merged once, finished; and its posture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, LiteralString
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg.rows import dict_row
+
+from tasks.errors import BadInput, SutureError
+from tasks.model import Account, AccountScan, Covered
+from tasks.warehouse import merge
+from tasks.warehouse.rows import as_json, clean
+
+MERGE_LOCK = 5_782_002  # merges run one after another: each compares with what the last one wrote
+
+
+@dataclass(frozen=True, slots=True)
+class MergeCounts:
+    """What a merge did. ``resolved`` includes findings whose resource is gone; ``unknown`` counts
+    verdicts that could not be given, whether there is a finding or not; ``gone`` counts resources.
+    """
+
+    opened: int
+    seen_again: int
+    resolved: int
+    reopened: int
+    unknown: int
+    gone: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotScanned:
+    """An account that a scan did not read. ``status`` is failed, skipped or pending."""
+
+    cloud: str
+    account: str
+    name: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Posture:
+    """One scan's result, for a report.
+
+    ``accounts`` is {cloud: {covered|failed|skipped|pending: count}}; ``findings`` is {cloud:
+    {severity: open now}}; ``unknown`` is {cloud: verdicts that could not be given}.
+    ``failed_sources`` are inventory entries whose accounts could not be listed, with the reason.
+    """
+
+    scan_id: str
+    state: str
+    started_at: datetime
+    finished_at: datetime | None
+    resources: int
+    counts: MergeCounts
+    accounts: dict[str, dict[str, int]] = field(default_factory=dict)
+    not_scanned: tuple[NotScanned, ...] = ()
+    failed_sources: tuple[tuple[str, str], ...] = ()
+    findings: dict[str, dict[str, int]] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+
+def begin_scan(
+    conn: psycopg.Connection,
+    trigger: str,
+    flow_run_id: str | None = None,
+    *,
+    targeted: bool = False,
+    at: datetime | None = None,
+) -> str:
+    """Write down that a scan begins, and return its id. ``targeted``: it reads a few resources."""
+    scan = uuid4()
+    conn.execute(
+        "INSERT INTO scans (id, trigger, targeted, flow_run_id, started_at) "
+        "VALUES (%s, %s, %s, %s, coalesce(%s, clock_timestamp()))",
+        (scan, trigger, targeted, flow_run_id, at),
+    )
+    return str(scan)
+
+
+def record_accounts(
+    conn: psycopg.Connection,
+    scan_id: str,
+    accounts: Sequence[Account],
+    skipped: Sequence[tuple[Account, str]] = (),
+    failed_sources: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Write down what was discovered: who will be scanned (pending), who is skipped and why.
+
+    A pending account that no batch reports is counted as failed when the scan ends.
+    """
+    with conn.transaction():
+        started = _scan(conn, scan_id)["started_at"]
+        known = [*accounts, *(account for account, _ in skipped)]
+        with conn.cursor() as cursor:
+            cursor.executemany(
+                """
+                INSERT INTO accounts (cloud, id, name, source, status, tags, first_seen_at)
+                VALUES (%s, %s, %s, %s, %s, %s, %s)
+                ON CONFLICT (cloud, id) DO UPDATE
+                SET name = excluded.name, source = excluded.source, status = excluded.status,
+                    tags = excluded.tags
+                """,
+                [
+                    (
+                        *(account.cloud, account.id, clean(account.name), account.source),
+                        *(account.status, as_json(account.tags), started),
+                    )
+                    for account in known
+                ],
+            )
+            cursor.executemany(
+                """
+                INSERT INTO scan_accounts (scan_id, cloud, account, status, reason)
+                VALUES (%s, %s, %s, %s, %s)
+                ON CONFLICT DO NOTHING
+                """,
+                [(scan_id, account.cloud, account.id, "pending", "") for account in accounts]
+                + [
+                    (scan_id, account.cloud, account.id, "skipped", clean(reason))
+                    for account, reason in skipped
+                ],
+            )
+            cursor.executemany(
+                """
+                UPDATE accounts
+                SET last_outcome = 'skipped', last_reason = %s, last_outcome_at = %s
+                WHERE cloud = %s AND id = %s
+                """,
+                [
+                    (clean(reason), started, account.cloud, account.id)
+                    for account, reason in skipped
+                ],
+            )
+        conn.execute(
+            "UPDATE scans SET failed_sources = %s WHERE id = %s",
+            (json.dumps([[name, clean(reason)] for name, reason in failed_sources]), scan_id),
+        )
+
+
+def load_batch(
+    conn: psycopg.Connection,
+    scan_id: str,
+    scans: Sequence[AccountScan],
+    observed_at: datetime | None = None,
+) -> None:
+    """COPY what one batch of accounts gave into the loading dock; nothing is merged yet.
+
+    Many tasks may load at once, each on a connection of its own. An account loaded again (a
+    retried task) replaces its first load. ``observed_at`` is the moment as of which the batch was
+    read: when its reading began. Without it the scan's start counts, which is never too late.
+    Raises SutureError when the scan is merged already.
+    """
+    _load(conn, scan_id, scans, observed_at, None)
+
+
+def merge_scan(conn: psycopg.Connection, scan_id: str) -> MergeCounts:
+    """Merge all that was loaded for a scan into findings and resources, in one transaction.
+
+    A scan is merged once: another call changes nothing and returns the first one's counts. Findings
+    of accounts that failed, and of places that were not covered, stay as they are; so do those of
+    which a later scan has spoken.
+    """
+    scan = _uuid(scan_id)
+    with conn.transaction():
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (MERGE_LOCK,))
+        # Waits for loads under way, which hold the row shared.
+        if _scan(conn, scan_id, "FOR UPDATE")["merged_at"] is None:
+            merge.apply(conn, scan)
+        return _counts(_scan(conn, scan_id))
+
+
+def merge_one(
+    conn: psycopg.Connection,
+    account_scan: AccountScan,
+    trigger: str = "verify",
+    flow_run_id: str | None = None,
+    *,
+    gone: Sequence[tuple[str, str, str]] = (),
+    observed_at: datetime | None = None,
+) -> MergeCounts:
+    """Merge a re-read of a few resources of one account, as a small scan of its own.
+
+    It covers the resources in ``account_scan`` and nothing else: their siblings are untouched.
+    ``account_scan.coverage`` is not looked at. ``gone`` names resources that the cloud says do not
+    exist, as (region, kind, id). ``observed_at`` is when the resources were read; default: now.
+    """
+    at = observed_at or datetime.now(UTC)
+    covered = [
+        (Covered(resource.region, resource.kind, ok=True), resource.id)
+        for resource in account_scan.resources
+    ] + [(Covered(region, kind, ok=True), resource) for region, kind, resource in gone]
+    with conn.transaction():
+        scan_id = begin_scan(conn, trigger, flow_run_id, targeted=True, at=at)
+        _load(conn, scan_id, [account_scan], at, covered)
+        counts = merge_scan(conn, scan_id)
+        finish_scan(conn, scan_id)
+    return counts
+
+
+def finish_scan(
+    conn: psycopg.Connection, scan_id: str, state: str = "finished", message: str = ""
+) -> None:
+    """Write down that a scan has ended: ``state`` is finished or failed, ``message`` says why.
+
+    Accounts that never reported become failed. What was loaded and not merged is dropped.
+    """
+    scan = _uuid(scan_id)
+    with conn.transaction():
+        merge.clear_stage(conn, scan)
+        conn.execute(
+            """
+            WITH lost AS (
+                UPDATE scan_accounts
+                SET status = 'failed', reason = 'its batch never reported'
+                WHERE scan_id = %(scan)s AND status = 'pending'
+                RETURNING cloud, account
+            )
+            UPDATE accounts a
+            SET last_outcome = 'failed', last_reason = 'its batch never reported',
+                last_outcome_at = s.started_at
+            FROM lost, scans s
+            WHERE s.id = %(scan)s AND a.cloud = lost.cloud AND a.id = lost.account
+              AND (a.last_outcome_at IS NULL OR a.last_outcome_at <= s.started_at)
+            """,
+            {"scan": scan},
+        )
+        conn.execute(
+            """
+            UPDATE scans
+            SET state = %(state)s, message = %(message)s, finished_at = clock_timestamp(),
+                accounts_covered = a.covered, accounts_failed = a.failed,
+                accounts_skipped = a.skipped
+            FROM (
+                SELECT count(*) FILTER (WHERE status = 'covered') AS covered,
+                       count(*) FILTER (WHERE status = 'failed') AS failed,
+                       count(*) FILTER (WHERE status = 'skipped') AS skipped
+                FROM scan_accounts WHERE scan_id = %(scan)s
+            ) a
+            WHERE id = %(scan)s
+            """,
+            {"scan": scan, "state": state, "message": clean(message)},
+        )
+
+
+def posture(conn: psycopg.Connection, scan_id: str) -> Posture:
+    """One scan's result as the report and the artifact show it."""
+    scan = _scan(conn, scan_id)
+    accounts: dict[str, dict[str, int]] = {}
+    unknown: dict[str, int] = {}
+    for cloud, status, count, unknowns in conn.execute(
+        """
+        SELECT cloud, status, count(*), sum(unknown)
+        FROM scan_accounts WHERE scan_id = %s
+        GROUP BY cloud, status ORDER BY cloud, status
+        """,
+        (scan_id,),
+    ):
+        accounts.setdefault(cloud, {})[status] = count
+        unknown[cloud] = unknown.get(cloud, 0) + int(unknowns)
+    not_scanned = conn.execute(
+        """
+        SELECT sa.cloud, sa.account, coalesce(a.name, ''), sa.status, sa.reason
+        FROM scan_accounts sa
+        LEFT JOIN accounts a ON a.cloud = sa.cloud AND a.id = sa.account
+        WHERE sa.scan_id = %s AND sa.status <> 'covered'
+        ORDER BY sa.cloud, sa.status, sa.account
+        """,
+        (scan_id,),
+    ).fetchall()
+    return Posture(
+        scan_id=scan_id,
+        state=scan["state"],
+        started_at=scan["started_at"],
+        finished_at=scan["finished_at"],
+        resources=scan["resources"],
+        counts=_counts(scan),
+        accounts=accounts,
+        not_scanned=tuple(NotScanned(*row) for row in not_scanned),
+        failed_sources=tuple((name, reason) for name, reason in scan["failed_sources"]),
+        findings=open_by_cloud(conn),
+        unknown=unknown,
+    )
+
+
+def open_by_cloud(conn: psycopg.Connection) -> dict[str, dict[str, int]]:
+    """Open findings now: {cloud: {severity: count}}, the worst severity first."""
+    found: dict[str, dict[str, int]] = {}
+    for cloud, severity, count in conn.execute(
+        """
+        SELECT cloud, severity, count(*)
+        FROM findings WHERE status = 'open'
+        GROUP BY cloud, severity
+        ORDER BY cloud, array_position(ARRAY['critical', 'high', 'medium', 'low'], severity)
+        """
+    ):
+        found.setdefault(cloud, {})[severity] = count
+    return found
+
+
+def _load(
+    conn: psycopg.Connection,
+    scan_id: str,
+    scans: Sequence[AccountScan],
+    observed_at: datetime | None,
+    covered: Sequence[tuple[Covered, str]] | None,
+) -> None:
+    # The last one counts where a batch names an account twice.
+    batch = list({(scan.account.cloud, scan.account.id): scan for scan in scans}.values())
+    with conn.transaction():
+        row = _scan(conn, scan_id, "FOR SHARE")
+        if row["merged_at"] is not None:
+            raise SutureError(f"scan {scan_id} is merged already: nothing can be loaded into it")
+        loads = list(zip(_load_ids(conn, len(batch)), batch, strict=True))
+        at = observed_at or row["started_at"]
+        scan = _uuid(scan_id)
+        for load_id, given in loads:
+            _stage_account(conn, scan, load_id, given, at)
+        usable = [(load_id, given) for load_id, given in loads if not given.failed]
+        _copy(conn, COPY_COVERAGE, _coverage_rows(scan, usable, covered))
+        _copy(conn, COPY_RESOURCES, _resource_rows(scan, usable))
+        _copy(conn, COPY_OBSERVATIONS, _observation_rows(scan, usable))
+
+
+COPY_COVERAGE: LiteralString = (
+    "COPY stage_coverage (scan_id, load_id, region, kind, resource, ok, reason) FROM STDIN"
+)
+COPY_RESOURCES: LiteralString = (
+    "COPY stage_resources (scan_id, load_id, region, kind, id, name, tags, config, gaps, etag, "
+    "fingerprint) FROM STDIN"
+)
+COPY_OBSERVATIONS: LiteralString = (
+    "COPY stage_observations (scan_id, load_id, finding_id, region, rule, severity, kind, "
+    "resource, verdict, reason, detail) FROM STDIN"
+)
+
+
+def _load_ids(conn: psycopg.Connection, count: int) -> list[int]:
+    rows = conn.execute("SELECT nextval('load_ids') FROM generate_series(1, %s)", (count,))
+    return [load_id for (load_id,) in rows]
+
+
+def _stage_account(
+    conn: psycopg.Connection, scan: UUID, load_id: int, given: AccountScan, at: datetime
+) -> None:
+    """The account's row names the load that counts: rows of an earlier load are passed over."""
+    account = given.account
+    conn.execute(
+        """
+        INSERT INTO stage_accounts AS known (scan_id, cloud, account, load_id, observed_at, name,
+                                             source, status, tags, failed)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        ON CONFLICT (scan_id, cloud, account) DO UPDATE
+        SET load_id = excluded.load_id, observed_at = excluded.observed_at,
+            failed = excluded.failed
+        """,
+        (
+            *(scan, account.cloud, account.id, load_id, at, clean(account.name), account.source),
+            *(account.status, as_json(account.tags), clean(given.failed)),
+        ),
+    )
+
+
+def _copy(
+    conn: psycopg.Connection, statement: LiteralString, rows: Iterable[tuple[Any, ...]]
+) -> None:
+    with conn.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def _coverage_rows(
+    scan: UUID,
+    loads: Sequence[tuple[int, AccountScan]],
+    covered: Sequence[tuple[Covered, str]] | None,
+) -> Iterator[tuple[Any, ...]]:
+    for load_id, given in loads:
+        rows = [(part, "") for part in given.coverage] if covered is None else covered
+        for part, resource in rows:
+            yield (scan, load_id, part.region, part.kind, resource, part.ok, clean(part.reason))
+
+
+def _resource_rows(
+    scan: UUID, loads: Sequence[tuple[int, AccountScan]]
+) -> Iterator[tuple[Any, ...]]:
+    for load_id, given in loads:
+        for resource in {resource.id: resource for resource in given.resources}.values():
+            yield (
+                *(scan, load_id, resource.region, resource.kind, clean(resource.id)),
+                *(clean(resource.name), as_json(resource.tags)),
+                *(as_json(resource.config.as_dict()), as_json(resource.config.gaps)),
+                *(resource.etag, resource.fingerprint),
+            )
+
+
+def _observation_rows(
+    scan: UUID, loads: Sequence[tuple[int, AccountScan]]
+) -> Iterator[tuple[Any, ...]]:
+    for load_id, given in loads:
+        for said in {said.finding_id: said for said in given.observations}.values():
+            yield (
+                *(scan, load_id, said.finding_id, said.region, said.rule, said.severity),
+                *(said.kind, clean(said.resource), said.verdict, clean(said.reason)),
+                clean(said.detail),
+            )
+
+
+def _scan(conn: psycopg.Connection, scan_id: str, lock: LiteralString = "") -> dict[str, Any]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute("SELECT * FROM scans WHERE id = %s " + lock, (_uuid(scan_id),))  # noqa: S608
+        row = cursor.fetchone()
+    if row is None:
+        raise BadInput("scan_id", f"there is no scan {scan_id}.")
+    return row
+
+
+def _counts(scan: dict[str, Any]) -> MergeCounts:
+    return MergeCounts(
+        opened=scan["opened"],
+        seen_again=scan["seen_again"],
+        resolved=scan["resolved"],
+        reopened=scan["reopened"],
+        unknown=scan["unknown"],
+        gone=scan["gone"],
+    )
+
+
+def _uuid(scan_id: str) -> UUID:
+    try:
+        return UUID(str(scan_id))
+    except ValueError:
+        raise BadInput("scan_id", f"{scan_id!r} is not a scan's id.") from None

@@ -1,0 +1,472 @@
+"""The warehouse's tables as SQLAlchemy metadata, each column with the comment analysts read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+
+from tasks.lifecycle import ACTIVE_STATES, REMEDIATION_STATES
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    }
+)
+
+EMPTY_OBJECT = text("'{}'")
+
+
+def _text(name: str, comment: str, **options: Any) -> Column[str]:
+    options.setdefault("nullable", False)
+    return Column(name, Text, comment=comment, **options)
+
+
+def _time(name: str, comment: str, *, nullable: bool = False) -> Column[Any]:
+    return Column(name, DateTime(timezone=True), comment=comment, nullable=nullable)
+
+
+def _count(name: str, comment: str) -> Column[int]:
+    return Column(name, Integer, comment=comment, nullable=False, server_default=text("0"))
+
+
+def _flag(name: str, comment: str) -> Column[bool]:
+    return Column(name, Boolean, comment=comment, nullable=False, server_default=text("false"))
+
+
+def _json(name: str, comment: str, *, nullable: bool = False) -> Column[Any]:
+    default = None if nullable else EMPTY_OBJECT
+    return Column(name, JSONB, comment=comment, nullable=nullable, server_default=default)
+
+
+def _one_of(column: str, *values: str) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+CLOUD = "aws or azure"
+ACCOUNT = "AWS account number or Azure subscription id (lower case)"
+REGION = "Region or location; global for what has none"
+KIND = "Kind of resource: cloud.service.resource"
+SEVERITIES = ("critical", "high", "medium", "low")
+VERDICTS = ("pass", "fail", "unknown")
+
+accounts = Table(
+    "accounts",
+    metadata,
+    _text("cloud", CLOUD),
+    _text("id", ACCOUNT),
+    _text("name", "Its name in the organization or tenant", server_default=""),
+    _text("source", "Inventory entry that it came from", server_default=""),
+    _text("status", "The cloud's own word for its state, lower case", server_default=""),
+    _json("tags", "Tags of the account itself"),
+    _time("first_seen_at", "When a scan first knew of it"),
+    _time("last_scanned_at", "When it was last read with success by a fleet scan", nullable=True),
+    _time("last_outcome_at", "When last_outcome was learned", nullable=True),
+    _text("last_outcome", "covered, failed or skipped: the last fleet scan's", nullable=True),
+    _text("last_reason", "Why it failed or was skipped", server_default=""),
+    PrimaryKeyConstraint("cloud", "id"),
+    _one_of("last_outcome", "covered", "failed", "skipped"),
+    comment="AWS accounts and Azure subscriptions that Suture knows",
+)
+
+scans = Table(
+    "scans",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="The scan"),
+    _text("trigger", "What started it: schedule, manual, event, verify, ..."),
+    _flag("targeted", "It read a few resources, not whole accounts: no posture is drawn from it"),
+    _text("flow_run_id", "Prefect flow run that did it", nullable=True),
+    _text("state", "running, merged, finished or failed", server_default="running"),
+    _text("message", "Why it failed, in words", server_default=""),
+    _time("started_at", "When it began"),
+    _time("merged_at", "When what it saw was merged into findings and resources", nullable=True),
+    _time("finished_at", "When it ended", nullable=True),
+    _count("accounts_covered", "Accounts read"),
+    _count("accounts_failed", "Accounts that refused, throttled, timed out or never reported"),
+    _count("accounts_skipped", "Accounts that answer no reads: suspended, disabled"),
+    _count("resources", "Resources seen"),
+    _count("observations", "Verdicts given"),
+    _count("opened", "Findings new in this scan"),
+    _count("seen_again", "Open findings that still fail"),
+    _count("resolved", "Open findings that pass now, or whose resource is gone"),
+    _count("reopened", "Resolved findings that fail again"),
+    _count("unknown", "Verdicts that could not be given"),
+    _count("gone", "Resources that are not there any more"),
+    Column(
+        "failed_sources",
+        JSONB,
+        nullable=False,
+        server_default=text("'[]'"),
+        comment="Inventory entries whose accounts could not be listed: [[source, reason], ...]",
+    ),
+    _one_of("state", "running", "merged", "finished", "failed"),
+    Index(None, "started_at"),
+    comment="One row per scan: of the fleet, or of a few resources (targeted)",
+)
+
+scan_accounts = Table(
+    "scan_accounts",
+    metadata,
+    Column("scan_id", Uuid, ForeignKey("scans.id"), nullable=False, comment="The scan"),
+    _text("cloud", CLOUD),
+    _text("account", ACCOUNT),
+    _text("status", "pending, covered, failed or skipped"),
+    _text("reason", "Why it failed or was skipped", server_default=""),
+    _time("observed_at", "As of when its resources were read", nullable=True),
+    _count("resources", "Resources seen"),
+    _count("passed", "Verdicts pass"),
+    _count("failed", "Verdicts fail"),
+    _count("unknown", "Verdicts unknown"),
+    _count("failed_critical", "Verdicts fail of critical severity"),
+    _count("failed_high", "Verdicts fail of high severity"),
+    _count("failed_medium", "Verdicts fail of medium severity"),
+    _count("failed_low", "Verdicts fail of low severity"),
+    PrimaryKeyConstraint("scan_id", "cloud", "account"),
+    _one_of("status", "pending", "covered", "failed", "skipped"),
+    Index(None, "cloud", "account", "observed_at"),
+    comment="How each account fared in each scan",
+)
+
+scan_coverage = Table(
+    "scan_coverage",
+    metadata,
+    Column("scan_id", Uuid, ForeignKey("scans.id"), nullable=False, comment="The scan"),
+    _text("cloud", CLOUD),
+    _text("account", ACCOUNT),
+    _text("region", "Region or location; global: the kind in every region"),
+    _text("kind", KIND),
+    _text("resource", "The one resource that was read; empty: all of them", server_default=""),
+    Column("ok", Boolean, nullable=False, comment="Read to the end without error"),
+    _text("reason", "Why it could not be read", server_default=""),
+    _time("observed_at", "As of when it was read"),
+    PrimaryKeyConstraint("scan_id", "cloud", "account", "region", "kind", "resource"),
+    Index(None, "cloud", "account", "observed_at"),
+    comment="What each scan really read: only this can resolve a finding as gone",
+)
+
+resources = Table(
+    "resources",
+    metadata,
+    _text("cloud", CLOUD),
+    _text("account", ACCOUNT),
+    _text("id", "ARN, or ARM resource id in lower case"),
+    _text("region", REGION),
+    _text("kind", KIND),
+    _text("name", "Its name or short id", server_default=""),
+    _json("tags", "Tags of the resource"),
+    _json("config", "Configuration as the cloud's API gave it"),
+    _json("gaps", "Parts of the configuration that could not be read, with the reason"),
+    _text("etag", "ARM's ETag; empty on AWS", server_default=""),
+    _text("fingerprint", "sha256 of id, configuration and gaps"),
+    _time("first_seen_at", "First seen"),
+    _time("changed_at", "When its configuration was first seen as it is now"),
+    _time("last_seen_at", "Last seen"),
+    _time("gone_at", "When a scan that covered its place did not find it", nullable=True),
+    Column("last_scan_id", Uuid, nullable=False, comment="The scan that saw it last"),
+    PrimaryKeyConstraint("cloud", "account", "id"),
+    Index(None, "kind"),
+    comment="Resources as they were last seen",
+)
+
+findings = Table(
+    "findings",
+    metadata,
+    _text("id", "sha256 of cloud|account|region|rule|resource|detail", primary_key=True),
+    _text("cloud", CLOUD),
+    _text("account", ACCOUNT),
+    _text("region", REGION),
+    _text("rule", "The rule that fails"),
+    _text("severity", "critical, high, medium or low: as last observed"),
+    _text("kind", KIND),
+    _text("resource", "The resource's id"),
+    _text(
+        "detail", "Which part of the resource, where a rule tells parts apart", server_default=""
+    ),
+    _text("status", "open or resolved"),
+    _text("verdict", "The last observation's: pass, fail or unknown"),
+    _text("reason", "Why the last verdict was unknown", server_default=""),
+    _time("first_seen_at", "When it failed for the first time"),
+    _time("opened_at", "When it was opened, the last time"),
+    _time("last_seen_at", "When it was last seen failing"),
+    _time("last_observed_at", "When it was last observed at all"),
+    _time("resolved_at", "When it was resolved; empty while open", nullable=True),
+    _text("resolution", "pass or resource_gone; empty while open", nullable=True),
+    _count("reopened", "How often it came back"),
+    Column("last_scan_id", Uuid, nullable=False, comment="The scan that changed it last"),
+    _one_of("status", "open", "resolved"),
+    _one_of("verdict", *VERDICTS),
+    _one_of("severity", *SEVERITIES),
+    _one_of("resolution", "pass", "resource_gone"),
+    CheckConstraint("(status = 'open') = (resolved_at IS NULL)", name="resolved_at"),
+    Index(None, "cloud", "account", "kind", postgresql_where=text("status = 'open'")),
+    Index(None, "resource"),
+    comment="One rule failing on one resource, now or once",
+)
+
+finding_episodes = Table(
+    "finding_episodes",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="The episode"),
+    Column("finding_id", Text, ForeignKey("findings.id"), nullable=False, comment="The finding"),
+    _text("severity", "critical, high, medium or low: when it was opened"),
+    _time("opened_at", "When it began"),
+    Column("opened_by_scan", Uuid, nullable=False, comment="The scan that saw it begin"),
+    _time("closed_at", "When it ended; empty while open", nullable=True),
+    Column("closed_by_scan", Uuid, nullable=True, comment="The scan that saw it end"),
+    _text("resolution", "pass or resource_gone; empty while open", nullable=True),
+    CheckConstraint("(closed_at IS NULL) = (resolution IS NULL)", name="closed"),
+    Index(
+        "finding_episodes_one_open",
+        "finding_id",
+        unique=True,
+        postgresql_where=text("closed_at IS NULL"),
+    ),
+    Index(None, "finding_id"),
+    comment="One row per interval in which a finding was open",
+)
+
+observations = Table(
+    "observations",
+    metadata,
+    _time("observed_at", "As of when its resource was read"),
+    Column("scan_id", Uuid, nullable=False, comment="The scan"),
+    _text("finding_id", "The finding it speaks of, also where there is none"),
+    _text("cloud", CLOUD),
+    _text("account", ACCOUNT),
+    _text("region", REGION),
+    _text("rule", "The rule"),
+    _text("severity", "critical, high, medium or low"),
+    _text("kind", KIND),
+    _text("resource", "The resource's id"),
+    _text("verdict", "pass, fail or unknown"),
+    _text("reason", "Why it is unknown"),
+    _text("detail", "Which part of the resource"),
+    _one_of("verdict", *VERDICTS),
+    _one_of("severity", *SEVERITIES),
+    Index(None, "finding_id", "observed_at"),
+    postgresql_partition_by="RANGE (observed_at)",
+    comment="Every verdict of every scan, append-only, partitioned by month",
+)
+
+exceptions = Table(
+    "exceptions",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="The exception"),
+    _text("finding_id", "Only this finding", nullable=True),
+    _text("rule", "Only this rule", nullable=True),
+    _text("cloud", "Only this cloud", nullable=True),
+    _text("account", "Only this account", nullable=True),
+    _text("reason", "Why the risk is accepted"),
+    _text("created_by", "Who accepted it"),
+    _time("created_at", "Since when"),
+    _time("expires_at", "Until when; empty: for good", nullable=True),
+    CheckConstraint(
+        "num_nonnulls(finding_id, rule, cloud, account) > 0",
+        name="scope",
+    ),
+    comment="Accepted risks: what they match is not handed to triage",
+)
+
+remediations = Table(
+    "remediations",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="The remediation of one finding in one run"),
+    _text("run_id", "Prefect flow run that carries it"),
+    Column("finding_id", Text, ForeignKey("findings.id"), nullable=False, comment="The finding"),
+    _text("cloud", CLOUD),
+    _text("account", ACCOUNT),
+    Column("number", Integer, nullable=False, comment="Its number in the approver's table"),
+    _text("policy", "The policy that matched", server_default=""),
+    _text("mode", "guided, assisted or automatic"),
+    _text("state", "Where it stands"),
+    _text("message", "Why it stands there, in words", server_default=""),
+    _json("values", "Values that an approver or the policy gave; never a code"),
+    Column("plan", JSON, nullable=False, comment="What would change, exactly as shown and hashed"),
+    _text("plan_hash", "sha256 of the plan", server_default=""),
+    _text(
+        "fingerprint", "The resource's fingerprint that the plan was made from", server_default=""
+    ),
+    _text("approver", "Who decided", server_default=""),
+    _flag("approver_verified", "The name came from the authenticating proxy, not from the form"),
+    _text("requested_by", "Who or what asked for it", server_default=""),
+    _time("expires_at", "Until when it may be approved", nullable=True),
+    _time("created_at", "When it was planned"),
+    _time("decided_at", "When it was approved, denied or left out", nullable=True),
+    _time("finished_at", "When it ended", nullable=True),
+    UniqueConstraint("run_id", "finding_id"),
+    UniqueConstraint("run_id", "number"),
+    _one_of("mode", "guided", "assisted", "automatic"),
+    _one_of("state", *REMEDIATION_STATES),
+    Index(
+        "remediations_one_active",
+        "finding_id",
+        unique=True,
+        postgresql_where=text(
+            "state IN (" + ", ".join(f"'{state}'" for state in ACTIVE_STATES) + ")"
+        ),
+    ),
+    Index(None, "finding_id"),
+    comment="Fixes planned, waiting, applied or refused",
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="The snapshot"),
+    Column(
+        "remediation_id",
+        Uuid,
+        ForeignKey("remediations.id"),
+        nullable=False,
+        comment="The remediation it was taken for",
+    ),
+    _text("stage", "before, during, after or undone"),
+    _time("taken_at", "When it was taken"),
+    _text("cloud", CLOUD),
+    _text("account", ACCOUNT),
+    _text("region", REGION),
+    _text("kind", KIND),
+    _text("resource", "The resource's id"),
+    _text("name", "Its name or short id", server_default=""),
+    Column("tags", JSON, nullable=False, comment="Tags of the resource"),
+    Column("config", JSON, nullable=False, comment="Configuration, character by character"),
+    Column("gaps", JSON, nullable=False, comment="Parts that could not be read, with the reason"),
+    _text("etag", "ARM's ETag; empty on AWS", server_default=""),
+    _text("fingerprint", "sha256 of id, configuration and gaps"),
+    _one_of("stage", "before", "during", "after", "undone"),
+    Index(None, "remediation_id"),
+    comment="A resource's configuration around a fix: what restore puts back",
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column(
+        "number",
+        BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="Counts from 1 without gaps",
+    ),
+    _time("at", "When it happened"),
+    _text("actor", "Who did it: a person, a flow run, Suture"),
+    _text("action", "What was done"),
+    _text("subject", "To what: a finding, a remediation, an account"),
+    Column("details", JSON, nullable=False, comment="More, as the canonical JSON that was hashed"),
+    _text("prev_hash", "The hash of the row before"),
+    _text("hash", "sha256 over prev_hash and all columns before it"),
+    comment="What Suture did and who decided it: an append-only hash chain",
+)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column(
+        "single", Boolean, primary_key=True, server_default=text("true"), comment="One row only"
+    ),
+    Column("number", BigInteger, nullable=False, comment="The last row's number"),
+    _text("hash", "The last row's hash: keep a copy elsewhere to prove that none was cut off"),
+    CheckConstraint("single", name="single"),
+    comment="The end of the audit log's hash chain",
+)
+
+UNLOGGED: dict[str, Any] = {"prefixes": ["UNLOGGED"], "info": {"stage": True}}
+
+stage_accounts = Table(
+    "stage_accounts",
+    metadata,
+    Column("scan_id", Uuid, nullable=False, comment="The scan"),
+    _text("cloud", CLOUD),
+    _text("account", ACCOUNT),
+    Column(
+        "load_id",
+        BigInteger,
+        nullable=False,
+        comment="The load that counts: a repeated one replaces the first",
+    ),
+    _time("observed_at", "As of when its resources were read"),
+    _text("name", "Its name"),
+    _text("source", "Inventory entry"),
+    _text("status", "The cloud's word for its state"),
+    _json("tags", "Tags of the account itself"),
+    _text("failed", "Why it could not be scanned; empty where it was"),
+    PrimaryKeyConstraint("scan_id", "cloud", "account"),
+    comment="Loading dock: accounts of a scan not merged yet",
+    **UNLOGGED,
+)
+
+stage_coverage = Table(
+    "stage_coverage",
+    metadata,
+    Column("scan_id", Uuid, nullable=False, comment="The scan"),
+    Column("load_id", BigInteger, nullable=False, comment="The account's load"),
+    _text("region", REGION),
+    _text("kind", KIND),
+    _text("resource", "The one resource that was read; empty: all of them"),
+    Column("ok", Boolean, nullable=False, comment="Read to the end without error"),
+    _text("reason", "Why it could not be read"),
+    comment="Loading dock: coverage of a scan not merged yet",
+    **UNLOGGED,
+)
+
+stage_resources = Table(
+    "stage_resources",
+    metadata,
+    Column("scan_id", Uuid, nullable=False, comment="The scan"),
+    Column("load_id", BigInteger, nullable=False, comment="The account's load"),
+    _text("region", REGION),
+    _text("kind", KIND),
+    _text("id", "The resource's id"),
+    _text("name", "Its name"),
+    _json("tags", "Its tags"),
+    _json("config", "Its configuration"),
+    _json("gaps", "Parts that could not be read"),
+    _text("etag", "ARM's ETag"),
+    _text("fingerprint", "sha256 of id, configuration and gaps"),
+    comment="Loading dock: resources of a scan not merged yet",
+    **UNLOGGED,
+)
+
+stage_observations = Table(
+    "stage_observations",
+    metadata,
+    Column("scan_id", Uuid, nullable=False, comment="The scan"),
+    Column("load_id", BigInteger, nullable=False, comment="The account's load"),
+    _text("finding_id", "The finding it speaks of"),
+    _text("region", REGION),
+    _text("rule", "The rule"),
+    _text("severity", "Its severity"),
+    _text("kind", KIND),
+    _text("resource", "The resource's id"),
+    _text("verdict", "pass, fail or unknown"),
+    _text("reason", "Why it is unknown"),
+    _text("detail", "Which part of the resource"),
+    comment="Loading dock: observations of a scan not merged yet",
+    **UNLOGGED,
+)
+
+STAGE_TABLES = tuple(table for table in metadata.sorted_tables if table.info.get("stage"))
+ANALYST_TABLES = tuple(table for table in metadata.sorted_tables if not table.info.get("stage"))

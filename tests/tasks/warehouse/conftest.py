@@ -1,0 +1,52 @@
+"""A PostgreSQL for the tests, and for each test a warehouse of its own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from deployments.local.postgres import EmbeddedPostgres
+from tasks.warehouse import database
+
+NUMBERS = count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A running server with a migrated database ``template_warehouse``.
+
+    Not under pytest's own temporary folder: under root another user must reach it.
+    """
+    parent = Path(tempfile.mkdtemp(prefix="suture-test-"))
+    parent.chmod(0o755)
+    settings = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+    server = EmbeddedPostgres(
+        parent / "postgres", databases=["template_warehouse"], settings=settings
+    )
+    try:
+        with server:
+            database.upgrade(server.url("template_warehouse"))
+            yield server
+    finally:
+        shutil.rmtree(parent)
+
+
+@pytest.fixture
+def warehouse_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The address of an empty warehouse that only this test uses."""
+    name = f"warehouse_{next(NUMBERS)}"
+    postgres.create_database(name, template="template_warehouse")
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def conn(warehouse_url: str) -> Iterator[psycopg.Connection]:
+    with database.connect(warehouse_url) as connection:
+        yield connection

@@ -1,0 +1,231 @@
+"""Scans loaded and merged: what opens, what resolves, and what must stay as it is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from tasks.errors import BadInput, SutureError
+from tasks.model import (
+    Account,
+    AccountScan,
+    Cloud,
+    Config,
+    Covered,
+    Observation,
+    Resource,
+    Severity,
+    Verdict,
+    finding_id,
+)
+from tasks.warehouse import findings, scans
+
+T0 = datetime(2026, 1, 10, tzinfo=UTC)
+ACME = Account(Cloud.AWS, "111122223333", "acme", "org", tags={"team": "core"})
+KIND = "aws.s3.bucket"
+RULE = "aws_s3_bucket_versioning_enabled"
+
+
+def bucket(name: str, region: str = "eu-central-1", **config: Any) -> Resource:
+    return Resource(
+        Cloud.AWS,
+        ACME.id,
+        region,
+        KIND,
+        f"arn:aws:s3:::{name}",
+        name,
+        Config({"Name": name, **config}),
+    )
+
+
+def said(resource: Resource, verdict: Verdict, rule: str = RULE) -> Observation:
+    return Observation(
+        finding_id=finding_id(resource.cloud, resource.account, resource.region, rule, resource.id),
+        account=resource.account,
+        cloud=resource.cloud,
+        region=resource.region,
+        rule=rule,
+        severity=Severity.HIGH,
+        kind=resource.kind,
+        resource=resource.id,
+        verdict=verdict,
+        reason="no data" if verdict is Verdict.UNKNOWN else "",
+    )
+
+
+def account_scan(
+    *pairs: tuple[Resource, Verdict], ok: bool = True, regions: tuple[str, ...] = ("eu-central-1",)
+) -> AccountScan:
+    return AccountScan(
+        ACME,
+        [resource for resource, _ in pairs],
+        [said(resource, verdict) for resource, verdict in pairs],
+        [Covered(region, KIND, ok=ok, reason="" if ok else "AccessDenied") for region in regions],
+    )
+
+
+def scan(
+    conn: psycopg.Connection, given: AccountScan | list[AccountScan], day: int
+) -> scans.MergeCounts:
+    scan_id = scans.begin_scan(conn, "test", at=T0 + timedelta(days=day))
+    scans.load_batch(conn, scan_id, given if isinstance(given, list) else [given])
+    counts = scans.merge_scan(conn, scan_id)
+    scans.finish_scan(conn, scan_id)
+    return counts
+
+
+def row(conn: psycopg.Connection, resource: Resource) -> dict[str, Any]:
+    cursor = conn.execute("SELECT * FROM findings WHERE resource = %s", (resource.id,))
+    (found,) = cursor.fetchall()
+    return dict(zip([column.name for column in cursor.description or ()], found, strict=True))
+
+
+def test_a_findings_life(conn: psycopg.Connection) -> None:
+    a, b = bucket("a"), bucket("b")
+    assert scan(conn, account_scan((a, Verdict.FAIL), (b, Verdict.PASS)), 1).opened == 1
+    assert scan(conn, account_scan((a, Verdict.FAIL), (b, Verdict.PASS)), 2).seen_again == 1
+    counts = scan(conn, account_scan((a, Verdict.UNKNOWN), (b, Verdict.PASS)), 3)
+    assert (counts.unknown, counts.resolved) == (1, 0)
+    kept = row(conn, a)
+    assert (kept["status"], kept["verdict"], kept["reason"]) == ("open", "unknown", "no data")
+    assert kept["last_seen_at"] == T0 + timedelta(days=2)
+    assert scan(conn, account_scan((a, Verdict.PASS), (b, Verdict.PASS)), 4).resolved == 1
+    assert row(conn, a)["resolution"] == "pass"
+    assert scan(conn, account_scan((a, Verdict.FAIL), (b, Verdict.PASS)), 5).reopened == 1
+    again = row(conn, a)
+    assert (again["status"], again["reopened"], again["resolved_at"]) == ("open", 1, None)
+    counts = scan(conn, account_scan((b, Verdict.PASS)), 6)
+    assert (counts.resolved, counts.gone) == (1, 1)
+    assert row(conn, a)["resolution"] == "resource_gone"
+    assert findings.resource_of(conn, row(conn, a)["id"]) is None
+    episodes = conn.execute(
+        "SELECT opened_at, closed_at, resolution FROM finding_episodes ORDER BY opened_at"
+    ).fetchall()
+    assert episodes == [
+        (T0 + timedelta(days=1), T0 + timedelta(days=4), "pass"),
+        (T0 + timedelta(days=5), T0 + timedelta(days=6), "resource_gone"),
+    ]
+
+
+def test_a_scan_is_merged_once(conn: psycopg.Connection) -> None:
+    scan_id = scans.begin_scan(conn, "test", at=T0)
+    scans.load_batch(conn, scan_id, [account_scan((bucket("a"), Verdict.FAIL))])
+    first = scans.merge_scan(conn, scan_id)
+    assert first.opened == 1
+    assert scans.merge_scan(conn, scan_id) == first
+    assert conn.execute("SELECT count(*) FROM observations").fetchone() == (1,)
+    with pytest.raises(SutureError, match="merged already"):
+        scans.load_batch(conn, scan_id, [account_scan((bucket("b"), Verdict.FAIL))])
+
+
+def test_an_account_loaded_twice_counts_once_and_the_last_load_wins(
+    conn: psycopg.Connection,
+) -> None:
+    scan_id = scans.begin_scan(conn, "test", at=T0)
+    scans.load_batch(conn, scan_id, [account_scan((bucket("a"), Verdict.FAIL))])
+    scans.load_batch(
+        conn, scan_id, [account_scan((bucket("a"), Verdict.FAIL), (bucket("b"), Verdict.FAIL))]
+    )
+    assert scans.merge_scan(conn, scan_id).opened == 2
+    assert conn.execute("SELECT count(*) FROM observations").fetchone() == (2,)
+
+
+def test_what_was_not_covered_stays(conn: psycopg.Connection) -> None:
+    here, there = bucket("a"), bucket("b", region="us-east-1")
+    both = ("eu-central-1", "us-east-1")
+    scan(conn, account_scan((here, Verdict.FAIL), (there, Verdict.FAIL), regions=both), 1)
+    scan(conn, AccountScan(ACME, failed="AccessDenied"), 2)
+    scan(conn, account_scan(ok=False, regions=both), 3)
+    assert row(conn, here)["status"] == row(conn, there)["status"] == "open"
+    assert row(conn, here)["last_observed_at"] == T0 + timedelta(days=1)
+    scan(conn, account_scan(regions=("us-east-1",)), 4)
+    assert row(conn, here)["status"] == "open"
+    assert row(conn, there)["resolution"] == "resource_gone"
+
+
+def test_global_coverage_speaks_for_every_region(conn: psycopg.Connection) -> None:
+    there = bucket("b", region="us-east-1")
+    scan(conn, account_scan((there, Verdict.FAIL)), 1)
+    assert scan(conn, account_scan(regions=("global",)), 2).resolved == 1
+
+
+def test_a_late_scan_does_not_overwrite_newer_knowledge(conn: psycopg.Connection) -> None:
+    a, b, gone = bucket("a"), bucket("b"), bucket("gone")
+    scan(conn, account_scan((a, Verdict.PASS), (b, Verdict.FAIL)), 5)
+    late = account_scan((a, Verdict.FAIL), (b, Verdict.PASS), (gone, Verdict.FAIL))
+    assert scan(conn, late, 2).opened == 0
+    assert row(conn, b)["status"] == "open"
+    opened = findings.open_findings(conn)
+    assert [finding.resource for finding in opened] == [b.id]
+    assert findings.resource_by_id(conn, "aws", ACME.id, gone.id) is None
+    assert conn.execute("SELECT count(*) FROM observations").fetchone() == (5,)
+
+
+def test_a_re_read_of_one_resource_leaves_its_siblings(conn: psycopg.Connection) -> None:
+    a, b = bucket("a"), bucket("b")
+    scan(conn, account_scan((a, Verdict.FAIL), (b, Verdict.FAIL)), 1)
+    fixed = bucket("a", Versioning={"Status": "Enabled"})
+    counts = scans.merge_one(conn, account_scan((fixed, Verdict.PASS)), "verify", "run-1")
+    assert (counts.resolved, counts.gone) == (1, 0)
+    assert row(conn, a)["status"] == "resolved"
+    assert row(conn, b)["status"] == "open"
+    assert findings.resource_of(conn, row(conn, a)["id"]) == fixed
+    counts = scans.merge_one(conn, AccountScan(ACME), "verify", gone=[(b.region, b.kind, b.id)])
+    assert counts.resolved == 1
+    assert row(conn, b)["resolution"] == "resource_gone"
+
+
+def test_a_fix_verified_during_a_scan_is_not_reopened_by_it(conn: psycopg.Connection) -> None:
+    a = bucket("a")
+    scan(conn, account_scan((a, Verdict.FAIL)), 1)
+    running = scans.begin_scan(conn, "test", at=T0 + timedelta(days=2))
+    scans.load_batch(conn, running, [account_scan((a, Verdict.FAIL))])
+    scans.merge_one(conn, account_scan((a, Verdict.PASS)))
+    scans.merge_scan(conn, running)
+    assert row(conn, a)["status"] == "resolved"
+
+
+def test_posture_names_who_was_not_scanned(conn: psycopg.Connection) -> None:
+    lost = Account(Cloud.AWS, "222222222222", "lost", "org")
+    closed = Account(Cloud.AZURE, "sub-1", "closed", "contoso", "disabled")
+    scan_id = scans.begin_scan(conn, "schedule", "flow-1", at=T0)
+    scans.record_accounts(
+        conn, scan_id, [ACME, lost], [(closed, "disabled")], [("beta", "AccessDenied")]
+    )
+    scans.load_batch(
+        conn,
+        scan_id,
+        [account_scan((bucket("a"), Verdict.FAIL), (bucket("b"), Verdict.UNKNOWN))],
+    )
+    scans.merge_scan(conn, scan_id)
+    scans.finish_scan(conn, scan_id)
+    posture = scans.posture(conn, scan_id)
+    assert posture.accounts == {"aws": {"covered": 1, "failed": 1}, "azure": {"skipped": 1}}
+    assert [(row.account, row.reason) for row in posture.not_scanned] == [
+        (lost.id, "its batch never reported"),
+        (closed.id, "disabled"),
+    ]
+    assert posture.findings == {"aws": {"high": 1}}
+    assert posture.unknown == {"aws": 1, "azure": 0}
+    assert posture.failed_sources == (("beta", "AccessDenied"),)
+    assert posture.resources == 2
+    assert findings.account_of(conn, "aws", ACME.id) == ACME
+
+
+def test_odd_characters_do_not_stop_a_load(conn: psycopg.Connection) -> None:
+    odd = bucket("a", Description="nul \x00, half \ud800, tab \t, back\\slash \\u0000", Note="é")
+    scan(conn, account_scan((odd, Verdict.FAIL)), 1)
+    kept = findings.resource_of(conn, row(conn, odd)["id"])
+    assert kept is not None
+    assert kept.config["Description"] == "nul �, half ?, tab \t, back\\slash \\u0000"
+    assert kept.config["Note"] == "é"
+
+
+def test_nonsense_for_a_scans_id_is_said(conn: psycopg.Connection) -> None:
+    with pytest.raises(BadInput, match="scan_id"):
+        scans.merge_scan(conn, "nonsense")
+    with pytest.raises(BadInput, match="there is no scan"):
+        scans.posture(conn, "00000000-0000-0000-0000-000000000000")
