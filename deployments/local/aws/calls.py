@@ -59,7 +59,7 @@ class Call:
         return dict(parse_qsl(text, keep_blank_values=True))
 
     def moto_environ(self, account: str) -> Environ:
-        """The environ moto sees: the account is ours to say, the body is fresh, tokens stay here."""
+        """What moto sees: the account is ours to say, the body fresh, the token stays here."""
         hidden = {"HTTP_X_AMZ_SECURITY_TOKEN", "HTTP_X_MOTO_ACCOUNT_ID", "HTTP_USER_AGENT"}
         environ = {name: value for name, value in self.environ.items() if name not in hidden}
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = account

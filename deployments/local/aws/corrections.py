@@ -14,10 +14,17 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from moto.core import responses
 from moto.core.responses import ActionResult
-from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.exceptions import (
+    EC2ClientError,
+    InvalidSecurityGroupNotFoundError,
+    InvalidSecurityGroupRuleIdNotFoundError,
+)
 from moto.ec2.responses.security_groups import SecurityGroups
 from moto.iam.access_control import PermissionResult
+from moto.iam.exceptions import ValidationError
+from moto.iam.responses import IamResponse
 from moto.organizations.exceptions import AWSOrganizationsNotInUseException, InvalidInputException
 from moto.organizations.responses import OrganizationsResponse
 from moto.s3.exceptions import S3ClientError
@@ -34,8 +41,13 @@ def install() -> None:
     SecurityGroups.authorize_security_group_egress = _authorize("egress")
     SecurityGroups.revoke_security_group_ingress = _revoke("ingress")
     SecurityGroups.revoke_security_group_egress = _revoke("egress")
+    SecurityGroups.modify_security_group_rules = _modify
     OrganizationsResponse.list_accounts = _list_accounts
+    IamResponse.get_account_password_policy = _get_account_password_policy
+    IamResponse.update_account_password_policy = _checked_password_policy
     S3Response.all_buckets = _list_buckets
+    # moto lists a class's methods anew on every call, a sixth of its time.
+    responses.method_names_from_class = functools.cache(responses.method_names_from_class)
     # moto would apply a bucket policy without its conditions; the gate has applied it in full.
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL
 
@@ -131,6 +143,49 @@ def _list_buckets(self: S3Response) -> Any:
     return self.serialized(ActionResult(answer))
 
 
+# ---------------------------------------------------------------- password policy
+
+
+def _get_account_password_policy(self: IamResponse) -> ActionResult:
+    """AWS leaves out what was never set, where moto answers 0 (which AWS refuses to take back)."""
+    policy = self.backend.get_account_password_policy()
+    members = {
+        "MinimumPasswordLength": policy.minimum_password_length,
+        "RequireSymbols": policy.require_symbols,
+        "RequireNumbers": policy.require_numbers,
+        "RequireUppercaseCharacters": policy.require_uppercase_characters,
+        "RequireLowercaseCharacters": policy.require_lowercase_characters,
+        "AllowUsersToChangePassword": policy.allow_users_to_change_password,
+        "ExpirePasswords": policy.expire_passwords,
+        "HardExpiry": policy.hard_expiry,
+    }
+    if policy.max_password_age:
+        members["MaxPasswordAge"] = policy.max_password_age
+    if policy.password_reuse_prevention:
+        members["PasswordReusePrevention"] = policy.password_reuse_prevention
+    return ActionResult({"PasswordPolicy": members})
+
+
+_update_account_password_policy = IamResponse.update_account_password_policy
+_PASSWORD_RANGES = {
+    "MinimumPasswordLength": (6, 128),
+    "MaxPasswordAge": (1, 1095),
+    "PasswordReusePrevention": (1, 24),
+}
+
+
+def _checked_password_policy(self: IamResponse) -> ActionResult:
+    """moto checks upper bounds only."""
+    for name, (least, most) in _PASSWORD_RANGES.items():
+        value = self._get_int_param(name)
+        if value is not None and not least <= value <= most:
+            raise ValidationError(
+                f"1 validation error detected: Value '{value}' at '{name[0].lower()}{name[1:]}' "
+                f"failed to satisfy constraint: Member must have value between {least} and {most}"
+            )
+    return _update_account_password_policy(self)
+
+
 # ---------------------------------------------------------------- rules of security groups
 
 
@@ -172,6 +227,67 @@ def _revoke(direction: str) -> Any:
         return ActionResult({"Return": True})
 
     return revoke
+
+
+# What a rule may name as its source -> how moto's rule holds it.
+_SOURCES = {
+    "CidrIpv4": lambda rule: rule.ip_range.get("CidrIp"),
+    "CidrIpv6": lambda rule: rule.ip_range.get("CidrIpv6"),
+    "PrefixListId": lambda rule: rule.prefix_list_id,
+    "ReferencedGroupId": lambda rule: rule.source_group.get("GroupId"),
+}
+
+
+def _modify(self: SecurityGroups) -> ActionResult:
+    """moto changes IPv4 rules only, and stops half-way at a bad one."""
+    self.error_on_dryrun()
+    group_id = self._get_param("GroupId")
+    group = self.ec2_backend.get_security_group_by_name_or_id(group_id)
+    if group is None:
+        raise InvalidSecurityGroupNotFoundError(group_id)
+    changes = []
+    for update in self._get_param("SecurityGroupRules", []):
+        rule = group.get_rule(update["SecurityGroupRuleId"])
+        if rule is None:
+            raise InvalidSecurityGroupRuleIdNotFoundError(update["SecurityGroupRuleId"])
+        changes.append((rule, _checked_update(rule, update["SecurityGroupRule"])))
+    for rule, wanted in changes:
+        _change(rule, wanted)
+    return ActionResult({"Return": True})
+
+
+def _checked_update(rule: Any, wanted: dict[str, Any]) -> dict[str, Any]:
+    named = [source for source in _SOURCES if source in wanted]
+    if len(named) != 1:
+        raise EC2ClientError(
+            "InvalidParameterCombination",
+            "Exactly one of cidrIpv4, cidrIpv6, prefixListId and referencedGroupId must be given.",
+        )
+    if _SOURCES[named[0]](rule) is None:
+        raise EC2ClientError(
+            "InvalidParameterValue", f"Invalid rule type for security group rule '{rule.id}'."
+        )
+    if not wanted.get("IpProtocol"):
+        raise EC2ClientError("InvalidParameterValue", "Invalid value 'null' for protocol.")
+    if wanted["IpProtocol"] in {"tcp", "udp"}:
+        _check_ports(wanted.get("FromPort"), wanted.get("ToPort"))
+    return wanted
+
+
+def _change(rule: Any, wanted: dict[str, Any]) -> None:
+    rule.ip_protocol = wanted["IpProtocol"]
+    everything = rule.ip_protocol == "-1"
+    rule.from_port = None if everything else int(wanted["FromPort"])
+    rule.to_port = None if everything else int(wanted["ToPort"])
+    described = {"Description": wanted["Description"]} if wanted.get("Description") else {}
+    if "CidrIpv4" in wanted:
+        rule.ip_range = {"CidrIp": _canonical(wanted["CidrIpv4"]), **described}
+    elif "CidrIpv6" in wanted:
+        rule.ip_range = {"CidrIpv6": _canonical(wanted["CidrIpv6"]), **described}
+    elif "PrefixListId" in wanted:
+        rule.prefix_list_id = wanted["PrefixListId"]
+    else:
+        rule.source_group = {"GroupId": wanted["ReferencedGroupId"], **described}
 
 
 def _group(backend: Any, wanted: list[dict[str, Any]]) -> Any | None:

@@ -15,7 +15,7 @@ Response = tuple[int, list[tuple[str, str]], bytes]
 
 
 @dataclass
-class Refusal(Exception):  # noqa: N818
+class Refusal(Exception):
     """A call answered no. ``kind`` is a key of the table below, or AWS's own code."""
 
     kind: str
@@ -121,7 +121,7 @@ def _named(refusal: Refusal, protocol: str) -> tuple[int, str, str]:
     if by_protocol is None:
         return refusal.status, refusal.kind, refusal.message
     status, code, standard = by_protocol.get(protocol, by_protocol["*"])
-    if code in {"UnauthorizedOperation"} and refusal.message:
+    if code == "UnauthorizedOperation" and refusal.message:
         return status, code, f"{standard} {refusal.message}"
     return status, code, refusal.message or standard
 

@@ -31,7 +31,7 @@ from deployments.local.aws.sigv4 import UNSIGNED, signature_of
 
 SKEW = timedelta(minutes=15)
 HANG_SECONDS = 60.0
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Gate:
@@ -46,7 +46,8 @@ class Gate:
         self.faults: dict[str, str] = {}
         self.clock_offset = timedelta()
         self.identities = Identities()
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._dispatcher = DomainDispatcherApplication(create_backend_app)
+        self._moto: dict[str, Any] = {}  # service -> moto's application for it
         self._locks: defaultdict[str, RLock] = defaultdict(RLock)
         self._stopping = Event()
 
@@ -72,7 +73,7 @@ class Gate:
             refusal = Refusal("unknown action")
             status, headers, body = render(refusal, call.protocol, call.namespace)
         except Exception:
-            _log.exception("the emulator failed on a call to %s", call.service)
+            log.exception("the emulator failed on a call to %s", call.service)
             status, headers, body = render(Refusal("failure"), call.protocol, call.namespace)
         start_response(f"{status} {'OK' if status < 400 else 'Error'}", headers)
         return [body]
@@ -225,7 +226,7 @@ class Gate:
     # ------------------------------------------------------------ moto
 
     def _forward(self, call: Call, account: str) -> Response:
-        if call.raw_path.startswith(("/moto-api", "/latest/")):
+        if call.environ["PATH_INFO"].startswith(("/moto-api", "/latest/")):
             # moto would take these for its own controls.
             raise Refusal("NoSuchBucket", "The specified bucket does not exist", status=404)
         answer: dict[str, Any] = {}
@@ -233,7 +234,10 @@ class Gate:
         def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> None:
             answer.update(status=int(status.split()[0]), headers=headers)
 
-        chunks = self._moto(call.moto_environ(account), start_response)
+        environ = call.moto_environ(account)
+        if call.service not in self._moto:  # moto would look the same thing up on every call
+            self._moto[call.service] = self._dispatcher.get_application(environ)
+        chunks = self._moto[call.service](environ, start_response)
         body = b"".join(chunks)
         if hasattr(chunks, "close"):
             chunks.close()
@@ -287,11 +291,7 @@ def _check_bucket_policy(body: bytes, bucket: Any) -> None:
     if not all(resource == arn or resource.startswith(f"{arn}/") for resource in resources):
         raise Refusal("MalformedPolicy", "Policy has invalid resource")
     block = bucket.public_access_block
-    if (
-        block
-        and _is_true(block.block_public_policy)
-        and bucket_policy_is_public(json.dumps(json.loads(body)))
-    ):
+    if block and block.block_public_policy and bucket_policy_is_public(body):
         raise Refusal(
             "AccessDenied",
             "public policies are blocked by the BlockPublicPolicy block public access setting.",

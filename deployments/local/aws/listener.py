@@ -20,7 +20,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 _OURS = {"content-length", "connection", "transfer-encoding", "server", "date"}
 
 
-class Hangup(Exception):  # noqa: N818
+class Hangup(Exception):
     """Raised by an application that gives no answer: the connection is closed."""
 
 

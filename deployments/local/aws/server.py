@@ -10,13 +10,13 @@ from typing import Any
 # Read when moto is imported: 3.8 MiB of machine images per account and region, or none.
 os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
 
-from moto.core.base_backend import BackendDict  # noqa: E402
-from moto.core.model_instances import reset_model_data  # noqa: E402
+from moto.core.base_backend import BackendDict
+from moto.core.model_instances import reset_model_data
 
-from deployments.local.aws import corrections  # noqa: E402
-from deployments.local.aws import seed as seed_module  # noqa: E402
-from deployments.local.aws.gate import Gate  # noqa: E402
-from deployments.local.aws.listener import Listener  # noqa: E402
+from deployments.local.aws import corrections
+from deployments.local.aws import seed as seed_module
+from deployments.local.aws.gate import Gate
+from deployments.local.aws.listener import Listener
 
 
 class EmulatedAws:
