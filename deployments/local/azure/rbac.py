@@ -1,0 +1,171 @@
+"""Who may do what where: role definitions, assignments, scopes. Pure; compares without case."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+
+@dataclass(frozen=True, slots=True)
+class RoleDefinition:
+    """A role: it allows what an action matches and no notAction does.
+
+    ``id`` is the role's GUID, ``kind`` "BuiltInRole" or "CustomRole", ``assignable_scopes`` where
+    the role exists ("/" for the built-in ones).
+    """
+
+    id: str
+    name: str
+    description: str
+    actions: tuple[str, ...]
+    not_actions: tuple[str, ...] = ()
+    kind: str = "CustomRole"
+    assignable_scopes: tuple[str, ...] = ("/",)
+
+    def allows(self, operation: str) -> bool:
+        return _any_matches(self.actions, operation) and not _any_matches(
+            self.not_actions, operation
+        )
+
+    def exists_at(self, scope: str) -> bool:
+        """Roles are known at their assignable scopes and everywhere below."""
+        return any(covers(assignable, scope) for assignable in self.assignable_scopes)
+
+
+@dataclass(slots=True)
+class RoleAssignment:
+    """A role given to a principal at a scope, in force from ``starts`` until ``ends`` (epoch s)."""
+
+    name: str
+    scope: str
+    principal: str
+    role: RoleDefinition
+    starts: float = -math.inf
+    ends: float = math.inf
+    created: str = ""
+
+    def in_force(self, now: float) -> bool:
+        return self.starts <= now < self.ends
+
+
+@dataclass
+class AccessBook:
+    """All role assignments of a tenant, found by principal and scope."""
+
+    _by_principal: dict[str, dict[str, list[RoleAssignment]]] = field(default_factory=dict)
+    _by_id: dict[str, RoleAssignment] = field(default_factory=dict)
+
+    def assign(self, assignment: RoleAssignment) -> None:
+        scopes = self._by_principal.setdefault(assignment.principal.lower(), {})
+        scopes.setdefault(normal_scope(assignment.scope), []).append(assignment)
+        self._by_id[_assignment_key(assignment.scope, assignment.name)] = assignment
+
+    def find(self, scope: str, name: str) -> RoleAssignment | None:
+        return self._by_id.get(_assignment_key(scope, name))
+
+    def remove(self, assignment: RoleAssignment, ends: float) -> None:
+        """Take the assignment off the books; it stays in force until ``ends``."""
+        del self._by_id[_assignment_key(assignment.scope, assignment.name)]
+        assignment.ends = ends
+
+    def all(self) -> list[RoleAssignment]:
+        return list(self._by_id.values())
+
+    def allowed(self, principal: str, operation: str, scope: str, now: float) -> bool:
+        """True when a role in force at the scope or above it allows the operation."""
+        scopes = self._by_principal.get(principal.lower(), {})
+        return any(
+            assignment.in_force(now) and assignment.role.allows(operation)
+            for ancestor in ancestors(scope)
+            for assignment in scopes.get(ancestor, ())
+        )
+
+    def touches(self, principal: str, scope: str, now: float) -> bool:
+        """True when the principal has any role at the scope, above it or below it."""
+        scopes = self._by_principal.get(principal.lower(), {})
+        return any(
+            assignment.in_force(now)
+            for given, assignments in scopes.items()
+            if covers(given, scope) or covers(scope, given)
+            for assignment in assignments
+        )
+
+
+def normal_scope(scope: str) -> str:
+    """Lower case, one leading slash, none at the end; the root is "/"."""
+    return "/" + scope.strip("/").lower()
+
+
+def covers(scope: str, path: str) -> bool:
+    """True when ``path`` is the scope or lies below it, on whole segments."""
+    upper, lower = normal_scope(scope), normal_scope(path)
+    return upper == "/" or lower == upper or lower.startswith(upper + "/")
+
+
+def ancestors(scope: str) -> Iterator[str]:
+    """The scope and everything above it, the root last, in lower case."""
+    path = normal_scope(scope)
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+    if scope.strip("/"):
+        yield "/"
+
+
+def _assignment_key(scope: str, name: str) -> str:
+    return f"{normal_scope(scope)}|{name.lower()}"
+
+
+def _any_matches(patterns: tuple[str, ...], operation: str) -> bool:
+    return any(_pattern(pattern).fullmatch(operation) for pattern in patterns)
+
+
+@lru_cache(maxsize=1024)
+def _pattern(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\*", ".*"), re.IGNORECASE)
+
+
+OWNER = RoleDefinition(
+    id="8e3af657-a8ff-443c-a75c-2fe8c4bcb635",
+    name="Owner",
+    description="Manages everything, access included.",
+    actions=("*",),
+    kind="BuiltInRole",
+)
+CONTRIBUTOR = RoleDefinition(
+    id="b24988ac-6180-42a0-ab88-20f7382dd24c",
+    name="Contributor",
+    description="Manages everything but access.",
+    actions=("*",),
+    not_actions=(
+        "Microsoft.Authorization/*/Delete",
+        "Microsoft.Authorization/*/Write",
+        "Microsoft.Authorization/elevateAccess/Action",
+        "Microsoft.Blueprint/blueprintAssignments/write",
+        "Microsoft.Blueprint/blueprintAssignments/delete",
+    ),
+    kind="BuiltInRole",
+)
+READER = RoleDefinition(
+    id="acdd72a7-3385-48ef-bd42-f606fba81ae7",
+    name="Reader",
+    description="Reads everything, changes nothing.",
+    actions=("*/read",),
+    kind="BuiltInRole",
+)
+BUILT_IN = (OWNER, CONTRIBUTOR, READER)
+
+# Least privilege for every fix of the rule table. Where its operations run is told by the
+# operation's own address, which whoever started it may read.
+REMEDIATOR_ACTIONS = (
+    "Microsoft.Network/networkSecurityGroups/read",
+    "Microsoft.Network/networkSecurityGroups/securityRules/read",
+    "Microsoft.Network/networkSecurityGroups/securityRules/write",
+    "Microsoft.Network/networkSecurityGroups/securityRules/delete",
+    "Microsoft.Network/locations/operations/read",
+    "Microsoft.Storage/storageAccounts/read",
+    "Microsoft.Storage/storageAccounts/write",
+)

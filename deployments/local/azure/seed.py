@@ -1,0 +1,432 @@
+"""Plants a tenant by seed: subscriptions, resources, identities, and the truth a scan must find.
+
+The truth comes from the tables below, where every variant names the rules it breaks; nothing here
+evaluates a rule.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import secrets
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployments.local.azure.identity import IDENTITY_TYPE, UserAssignedIdentity
+from deployments.local.azure.network import GROUP_TYPE, SecurityGroup, check_conflicts, checked_rule
+from deployments.local.azure.rbac import (
+    BUILT_IN,
+    OWNER,
+    READER,
+    REMEDIATOR_ACTIONS,
+    RoleAssignment,
+    RoleDefinition,
+)
+from deployments.local.azure.storage import ACCOUNT_TYPE, StorageAccount, default_properties
+from deployments.local.azure.tenant import ResourceGroup, ServicePrincipal, Subscription, Tenant
+
+SSH = "azure_network_security_group_ssh_not_open"
+RDP = "azure_network_security_group_rdp_not_open"
+ANY_PORT = "azure_network_security_group_any_port_not_open"
+HTTPS_ONLY = "azure_storage_account_https_only"
+PUBLIC_BLOBS = "azure_storage_account_public_blob_access_off"
+MINIMUM_TLS = "azure_storage_account_minimum_tls"
+
+LOCATIONS = ("germanywestcentral", "westeurope")
+ENVIRONMENTS = ("prod", "staging", "dev")
+OWNERS = ("platform", "payments", "data", "web")
+# Too few subscriptions to lose two of them to faults.
+FEWEST_WITH_FAILURES = 5
+
+
+def _rule(
+    name: str,
+    priority: int,
+    ports: str | list[str],
+    source: str | list[str] = "*",
+    access: str = "Allow",
+    protocol: str = "Tcp",
+    direction: str = "Inbound",
+    destination: str = "*",
+    source_port: str = "*",
+) -> tuple[str, dict[str, Any]]:
+    """One security rule; a list goes to the plural field."""
+    properties = {
+        "protocol": protocol,
+        "sourcePortRange": source_port,
+        ("destinationPortRanges" if isinstance(ports, list) else "destinationPortRange"): ports,
+        ("sourceAddressPrefixes" if isinstance(source, list) else "sourceAddressPrefix"): source,
+        "destinationAddressPrefix": destination,
+        "access": access,
+        "priority": priority,
+        "direction": direction,
+    }
+    return name, properties
+
+
+def _deny(name: str, priority: int, ports: str | list[str], **other: Any) -> Any:
+    return _rule(name, priority, ports, access="Deny", **other)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A security group to plant: its rules, and the rules of the rule table it breaks."""
+
+    name: str
+    rules: tuple[tuple[str, dict[str, Any]], ...]
+    breaks: frozenset[str] = frozenset()
+
+
+def _group(name: str, *rules: Any, breaks: tuple[str, ...] = ()) -> _Group:
+    return _Group(name, rules, frozenset(breaks))
+
+
+GROUPS = (
+    # Open, one way each.
+    _group("ssh-star", _rule("AllowSsh", 100, "22"), breaks=(SSH,)),
+    _group("ssh-internet", _rule("Allow_22", 110, "22", "Internet", protocol="TCP"), breaks=(SSH,)),
+    _group("rdp-ipv4", _rule("AllowRdp", 120, "3389", "0.0.0.0/0"), breaks=(RDP,)),
+    _group("rdp-ipv6", _rule("AllowRdp6", 120, "3389", "::/0", protocol="*"), breaks=(RDP,)),
+    _group(
+        "ssh-beside-legitimate",
+        _rule("AllowAdmins", 200, "22", ["10.0.0.0/8", "0.0.0.0/0", "192.0.2.0/24"]),
+        breaks=(SSH,),
+    ),
+    _group(
+        "rdp-beside-legitimate6",
+        _rule("AllowAdmins", 200, "3389", ["2001:db8::/32", "::/0"]),
+        breaks=(RDP,),
+    ),
+    _group(
+        "ssh-in-range", _rule("AllowLegacy", 300, ["20-30", "443"], "Internet"), breaks=(SSH,)
+    ),
+    _group(
+        "both-in-lists",
+        _rule("AllowTools", 300, ["22", "3300-3400"], "*", protocol="*"),
+        breaks=(SSH, RDP),
+    ),
+    _group(
+        "all-ports", _rule("AllowAll", 400, "*", "*", protocol="*"), breaks=(SSH, RDP, ANY_PORT)
+    ),
+    _group(
+        "all-ports-range",
+        _rule("AllowAllRange", 400, "0-65535", "Internet", protocol="tcp"),
+        breaks=(SSH, RDP, ANY_PORT),
+    ),
+    _group(
+        "ssh-to-one-host",
+        _rule("AllowBastion", 150, "22", "*", destination="10.1.0.4/32"),
+        breaks=(SSH,),
+    ),
+    # Denied, but not wholly or not in time: still open.
+    _group(
+        "deny-comes-later",
+        _rule("AllowSsh", 100, "22", "*"),
+        _deny("DenySsh", 200, "22"),
+        breaks=(SSH,),
+    ),
+    _group(
+        "deny-other-protocol",
+        _deny("DenyUdp", 100, "22", protocol="Udp"),
+        _rule("AllowSsh", 200, "22", "Internet"),
+        breaks=(SSH,),
+    ),
+    _group(
+        "deny-some-sources",
+        _deny("DenyPartner", 100, "3389", source="203.0.113.0/24"),
+        _rule("AllowRdp", 200, "3389", "*"),
+        breaks=(RDP,),
+    ),
+    _group(
+        "deny-some-ports",
+        _deny("DenySsh", 100, "22"),
+        _rule("AllowRange", 200, "20-4000", "*"),
+        breaks=(RDP,),
+    ),
+    _group(
+        "deny-some-hosts",
+        _deny("DenyOneSubnet", 100, "22", destination="10.2.0.0/16"),
+        _rule("AllowSsh", 200, "22", "*"),
+        breaks=(SSH,),
+    ),
+    _group(
+        "deny-some-source-ports",
+        _deny("DenyOddPort", 100, "3389", source_port="53"),
+        _rule("AllowRdp", 200, "3389", "*"),
+        breaks=(RDP,),
+    ),
+    _group(
+        "deny-one-family",
+        _deny("DenyIpv6", 100, "22", source="::/0"),
+        _rule("AllowSsh", 200, "22", "*"),
+        breaks=(SSH,),
+    ),
+    # Denied wholly by a rule above: closed.
+    _group("shadowed-ssh", _deny("DenySsh", 100, "22"), _rule("AllowSsh", 200, "22", "Internet")),
+    _group(
+        "shadowed-all",
+        _deny("DenyEverything", 100, "*", protocol="*"),
+        _rule("AllowAll", 4096, "*", "*", protocol="*"),
+    ),
+    _group(
+        "shadowed-by-range",
+        _deny("DenyAdminPorts", 100, ["20-25", "3380-3400"]),
+        _rule("AllowAdmin", 200, ["22", "3389"], "0.0.0.0/0"),
+    ),
+    # Closed for other reasons.
+    _group("https-only", _rule("AllowHttps", 100, "443", "Internet")),
+    _group("web-range", _rule("AllowWeb", 100, ["80", "443", "8000-8100"], "*", protocol="TCP")),
+    _group("office-only", _rule("AllowOffice", 100, ["22", "3389"], ["198.51.100.0/24"])),
+    _group("private-any", _rule("AllowPrivate", 100, "*", "10.0.0.0/8", protocol="*")),
+    _group("vnet-tag", _rule("AllowVnet", 100, "22", "VirtualNetwork")),
+    _group(
+        "balancer-tag", _rule("AllowProbes", 100, "*", "AzureLoadBalancer", protocol="*")
+    ),
+    _group("outbound-only", _rule("AllowOut", 100, "22", "*", direction="Outbound")),
+    _group("udp-ssh", _rule("AllowUdp22", 100, "22", "*", protocol="Udp")),
+    _group("no-rules"),
+    _group("range-beside", _rule("AllowBeside", 100, ["23-3388", "3390-4000"], "Internet")),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Account:
+    """A storage account to plant: what differs from a good one (None: not there at all)."""
+
+    differs: dict[str, Any] = field(default_factory=dict)
+    breaks: frozenset[str] = frozenset()
+
+
+def _account(breaks: tuple[str, ...] = (), **differs: Any) -> _Account:
+    return _Account(differs, frozenset(breaks))
+
+
+ACCOUNTS = (
+    _account(),
+    _account((HTTPS_ONLY,), supportsHttpsTrafficOnly=False),
+    _account((PUBLIC_BLOBS,), allowBlobPublicAccess=True),
+    _account((MINIMUM_TLS,), minimumTlsVersion="TLS1_0"),
+    _account((MINIMUM_TLS,), minimumTlsVersion="TLS1_1"),
+    _account((MINIMUM_TLS,), minimumTlsVersion=None),
+    _account(minimumTlsVersion="TLS1_3"),
+    _account(allowSharedKeyAccess=False, publicNetworkAccess="Disabled"),
+    _account(
+        (HTTPS_ONLY, PUBLIC_BLOBS, MINIMUM_TLS),
+        supportsHttpsTrafficOnly=False,
+        allowBlobPublicAccess=True,
+        minimumTlsVersion=None,
+    ),
+)
+
+
+@dataclass
+class Seeded:
+    """A planted tenant. ``description`` holds credentials: keep it out of logs."""
+
+    tenant: Tenant
+    description: dict[str, Any] = field(repr=False)
+    truth: list[dict[str, str]]
+    failing: dict[str, str]
+
+
+def seed_tenant(subscriptions: int, seed: int, failing: bool = True) -> Seeded:
+    """Plant ``subscriptions`` live subscriptions and a disabled one, the same for the same seed.
+
+    Only the two client secrets differ from run to run.
+    """
+    if subscriptions < 1:
+        raise ValueError("a tenant needs at least one subscription")
+    return _Seeder(subscriptions, seed, failing).plant()
+
+
+class _Seeder:
+    def __init__(self, subscriptions: int, seed: int, failing: bool) -> None:
+        self._random = random.Random(f"azure-{seed}")  # noqa: S311 - repeatable on purpose
+        self._count = subscriptions
+        self._failing = failing and subscriptions >= FEWEST_WITH_FAILURES
+        self._tenant = Tenant(self._uuid())
+        self._truth: list[dict[str, str]] = []
+        # Each variant comes up once before any comes up again.
+        self._groups = self._shuffled(GROUPS)
+        self._accounts = self._shuffled(ACCOUNTS)
+        self._planted_groups = self._planted_accounts = 0
+
+    def plant(self) -> Seeded:
+        for role in BUILT_IN:
+            self._tenant.add_role(role)
+        live = [self._subscription(f"sub-{n:03}") for n in range(1, self._count + 1)]
+        disabled = self._subscription("sub-closed", state="Disabled")
+        for subscription in (*live, disabled):
+            self._fill(subscription)
+        failing = self._fail_two(live) if self._failing else {}
+        description = self._people(live, disabled, failing)
+        skipped = {*failing, disabled.id}
+        return Seeded(
+            self._tenant,
+            description,
+            [finding for finding in self._truth if finding["account"] not in skipped],
+            failing,
+        )
+
+    def _subscription(self, name: str, state: str = "Enabled") -> Subscription:
+        subscription = Subscription(self._uuid(), name, state)
+        self._tenant.subscriptions[subscription.id] = subscription
+        return subscription
+
+    def _fill(self, subscription: Subscription) -> None:
+        groups = [
+            self._resource_group(subscription, name)
+            for name in ("rg-Platform", "rg-apps")[: self._random.randint(1, 2)]
+        ]
+        for _ in range(self._random.randint(3, 5)):
+            self._security_group(subscription, self._random.choice(groups))
+        for _ in range(self._random.randint(1, 3)):
+            self._storage_account(subscription, self._random.choice(groups))
+
+    def _resource_group(self, subscription: Subscription, name: str) -> ResourceGroup:
+        group = ResourceGroup(
+            f"/subscriptions/{subscription.id}/resourceGroups/{name}",
+            name,
+            self._random.choice(LOCATIONS),
+            self._tags(),
+        )
+        subscription.groups[name.lower()] = group
+        return group
+
+    def _security_group(self, subscription: Subscription, group: ResourceGroup) -> None:
+        variant = self._groups[self._planted_groups % len(self._groups)]
+        self._planted_groups += 1
+        name = f"NSG-{variant.name}-{self._planted_groups:04}"
+        planted = SecurityGroup(
+            id=f"{group.id}/providers/{GROUP_TYPE}/{name}",
+            name=name,
+            location=self._random.choice(LOCATIONS),
+            tags=self._tags(),
+            guid=self._uuid(),
+            etag=f'W/"{self._uuid()}"',
+            rules={n.lower(): (n, checked_rule(n, given)) for n, given in variant.rules},
+        )
+        check_conflicts(planted.rules)
+        self._tenant.add_resource(planted)
+        self._note(subscription, planted.location, planted.id, variant.breaks)
+
+    def _storage_account(self, subscription: Subscription, group: ResourceGroup) -> None:
+        variant = self._accounts[self._planted_accounts % len(self._accounts)]
+        self._planted_accounts += 1
+        name = f"st{self._planted_accounts:04}{self._random.randrange(16**8):08x}"
+        good = default_properties() | {"minimumTlsVersion": "TLS1_2"}
+        properties = good | copy.deepcopy(variant.differs)
+        planted = StorageAccount(
+            id=f"{group.id}/providers/{ACCOUNT_TYPE}/{name}",
+            name=name,
+            location=self._random.choice(LOCATIONS),
+            tags=self._tags(),
+            properties={key: value for key, value in properties.items() if value is not None},
+        )
+        self._tenant.add_resource(planted)
+        self._note(subscription, planted.location, planted.id, variant.breaks)
+
+    def _note(
+        self, subscription: Subscription, location: str, resource: str, breaks: frozenset[str]
+    ) -> None:
+        self._truth += [
+            {
+                "cloud": "azure",
+                "account": subscription.id,
+                "region": location,
+                "rule": rule,
+                "resource": resource.lower(),
+            }
+            for rule in sorted(breaks)
+        ]
+
+    def _fail_two(self, live: list[Subscription]) -> dict[str, str]:
+        """One refuses the scanner, one throttles everybody; never the first: it has the gate."""
+        refused, throttled = self._random.sample(live[1:], 2)
+        self._tenant.faults.throttle(throttled.id)
+        return {refused.id: "refused", throttled.id: "throttled"}
+
+    def _people(
+        self, live: list[Subscription], disabled: Subscription, failing: dict[str, str]
+    ) -> dict[str, Any]:
+        """Scanner, remediator and customer, with their roles; the description of it all."""
+        every = [*live, disabled]
+        scanner, scanner_secret = self._application("suture-scanner")
+        customer, customer_secret = self._application("customer-admin")
+        remediator_role = self._custom_role("Suture Remediator", REMEDIATOR_ACTIONS, every)
+        # Enough to be discovered, not enough to be read: how a missing Reader shows.
+        discovery_role = self._custom_role(
+            "Subscription Lister", ("Microsoft.Resources/subscriptions/read",), every
+        )
+        for subscription in every:
+            refused = failing.get(subscription.id) == "refused"
+            self._assign(subscription, scanner, discovery_role if refused else READER)
+            self._assign(subscription, customer, OWNER)
+        home = live[0]
+        remediator = self._identity(home)
+        return {
+            "subscriptions": [{"id": s.id, "name": s.name, "state": s.state} for s in every],
+            "scanner": {"client_id": scanner.client_id, "client_secret": scanner_secret},
+            "remediator": {
+                "client_id": remediator.principal.client_id,
+                "principal_id": remediator.principal.object_id,
+                "resource_id": remediator.id,
+            },
+            "remediator_role_definition_id": f"/subscriptions/{home.id}/providers"
+            f"/Microsoft.Authorization/roleDefinitions/{remediator_role.id}",
+            "gate_id": self._uuid(),
+            "customer": {"client_id": customer.client_id, "client_secret": customer_secret},
+        }
+
+    def _application(self, name: str) -> tuple[ServicePrincipal, str]:
+        principal = self._tenant.add_principal(ServicePrincipal(self._uuid(), self._uuid(), name))
+        secret = secrets.token_urlsafe(30)
+        principal.add_secret(secret)
+        return principal, secret
+
+    def _identity(self, home: Subscription) -> UserAssignedIdentity:
+        group = self._resource_group(home, "rg-Suture")
+        name = "id-Suture-remediator"
+        principal = self._tenant.add_principal(ServicePrincipal(self._uuid(), self._uuid(), name))
+        identity = UserAssignedIdentity(
+            id=f"{group.id}/providers/{IDENTITY_TYPE}/{name}",
+            name=name,
+            location=group.location,
+            tags=self._tags(),
+            tenant_id=self._tenant.id,
+            principal=principal,
+        )
+        self._tenant.add_resource(identity)
+        return identity
+
+    def _custom_role(
+        self, name: str, actions: tuple[str, ...], where: list[Subscription]
+    ) -> RoleDefinition:
+        return self._tenant.add_role(
+            RoleDefinition(
+                id=self._uuid(),
+                name=name,
+                description="",
+                actions=actions,
+                assignable_scopes=tuple(f"/subscriptions/{s.id}" for s in where),
+            )
+        )
+
+    def _assign(
+        self, subscription: Subscription, principal: ServicePrincipal, role: RoleDefinition
+    ) -> None:
+        scope = f"/subscriptions/{subscription.id}"
+        self._tenant.access.assign(RoleAssignment(self._uuid(), scope, principal.object_id, role))
+
+    def _tags(self) -> dict[str, str]:
+        return {
+            "env": self._random.choice(ENVIRONMENTS),
+            "owner": self._random.choice(OWNERS),
+        }
+
+    def _shuffled(self, variants: Any) -> list[Any]:
+        return self._random.sample(variants, len(variants))
+
+    def _uuid(self) -> str:
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))

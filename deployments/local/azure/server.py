@@ -1,0 +1,203 @@
+"""The emulated Azure as one object: two HTTPS ports on the loopback, served from a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import trustme
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from deployments.local.azure.arm import ResourceManager
+from deployments.local.azure.entra import Entra, TokenService, jwk
+from deployments.local.azure.seed import Seeded, seed_tenant
+from deployments.local.azure.tenant import Faults, Tenant
+
+ISSUER_PATH = "/suture-issuer"
+
+
+class EmulatedAzure:
+    """An emulated tenant with ``subscriptions`` live subscriptions and one disabled one.
+
+    ``data_dir`` receives ca.pem, the only file written. ``issuer_public_key_pem`` (RSA) is
+    published as OpenID configuration and JWKS at ``issuer_url``, as a customer's static website
+    would; ``issuer_key_id`` is its kid, the RFC 7638 thumbprint when left out. With ``failing``
+    and five or more subscriptions, one refuses the scanner (403) and one throttles for ever (429).
+    ``ca`` lets other servers share the authority. Delays are in seconds.
+
+    Start and stop once each, or use it as a context manager; make a new one to start again.
+    """
+
+    def __init__(
+        self,
+        subscriptions: int,
+        seed: int,
+        data_dir: Path,
+        failing: bool = True,
+        issuer_public_key_pem: bytes | None = None,
+        *,
+        issuer_key_id: str | None = None,
+        ca: trustme.CA | None = None,
+        page_size: int = 10,
+        operation_polls: int = 1,
+        retry_after: int | None = 1,
+        rbac_delay: float = 0.0,
+        federation_delay: float = 0.0,
+        token_lifetime: int = 3599,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ca = ca or trustme.CA(organization_name="Emulated Azure")
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self.ca_file = data_dir / "ca.pem"
+        self._ca.cert_pem.write_to_path(str(self.ca_file))
+        self._issuer_jwk = _issuer_jwk(issuer_public_key_pem, issuer_key_id)
+        self._sockets = [_listen(), _listen()]
+        self.authority, self.resource_manager = (
+            f"https://localhost:{listening.getsockname()[1]}" for listening in self._sockets
+        )
+        self.issuer_url = f"{self.resource_manager}{ISSUER_PATH}"
+        self._seeded: Seeded = seed_tenant(subscriptions, seed, failing)
+        self.tenant: Tenant = self._seeded.tenant
+        self.tenant.clock = clock
+        self.tenant.page_size = page_size
+        self.tenant.rbac_delay = rbac_delay
+        self.tenant.federation_delay = federation_delay
+        self.tenant.operations.polls = operation_polls
+        self.tenant.operations.retry_after = retry_after
+        self.tokens = TokenService(self.tenant, self.authority, token_lifetime)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping: asyncio.Event | None = None
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The "azure" object of the fleet description. Holds credentials: not for logs."""
+        return {
+            "authority": self.authority,
+            "resource_manager": self.resource_manager,
+            "audience": self.tenant.audience,
+            "tenant": self.tenant.id,
+            **self._seeded.description,
+        }
+
+    @property
+    def truth(self) -> list[dict[str, str]]:
+        """Exactly what a full scan must report as FAIL: cloud, account, region, rule, resource."""
+        return self._seeded.truth
+
+    @property
+    def failing(self) -> dict[str, str]:
+        """Subscription id to "refused" or "throttled"."""
+        return self._seeded.failing
+
+    @property
+    def faults(self) -> Faults:
+        return self.tenant.faults
+
+    def __enter__(self) -> EmulatedAzure:
+        self.start()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Serve; returns once both ports answer."""
+        ready = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(ready)), name="emulated-azure", daemon=True
+        )
+        self._thread.start()
+        if not ready.wait(timeout=30) or not self._thread.is_alive():
+            raise RuntimeError("the emulated Azure did not start")
+
+    def stop(self) -> None:
+        """Stop serving and close both ports. Safe to call more than once."""
+        if self._loop and self._stopping and self._thread and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join(timeout=30)
+        for listening in self._sockets:
+            listening.close()
+
+    async def _serve(self, ready: threading.Event) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        outgoing = ssl.create_default_context(cafile=str(self.ca_file))
+        entra = Entra(self.tenant, self.tokens, self.authority, outgoing)
+        manager = ResourceManager(self.tenant, self.tokens, self.resource_manager)
+        website = (
+            web.get(f"{ISSUER_PATH}/.well-known/openid-configuration", self._issuer),
+            web.get(f"{ISSUER_PATH}/jwks.json", self._issuer_keys),
+        )
+        applications = (entra.application(), manager.application(website))
+        runners = [
+            web.AppRunner(application, access_log=None, shutdown_timeout=1)
+            for application in applications
+        ]
+        context = self._server_context()
+        try:
+            for runner, listening in zip(runners, self._sockets, strict=True):
+                await runner.setup()
+                await web.SockSite(runner, listening, ssl_context=context, backlog=512).start()
+            ready.set()
+            await self._stopping.wait()
+        finally:
+            for runner in runners:
+                _hang_up(runner)
+                await runner.cleanup()
+            await asyncio.sleep(0.01)  # lets the aborted connections be told that they are lost
+
+    def _server_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._ca.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+        return context
+
+    async def _issuer(self, request: web.Request) -> web.Response:
+        document = {
+            "issuer": self.issuer_url,
+            "jwks_uri": f"{self.issuer_url}/jwks.json",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        }
+        return _static(document if self._issuer_jwk else None)
+
+    async def _issuer_keys(self, request: web.Request) -> web.Response:
+        return _static({"keys": [self._issuer_jwk]} if self._issuer_jwk else None)
+
+
+def _hang_up(runner: web.AppRunner) -> None:
+    """Drop idle connections at once: a polite TLS goodbye would wait for clients that stay."""
+    for connection in list(runner.server.connections) if runner.server else ():
+        if connection.transport is not None:
+            connection.transport.abort()
+
+
+def _static(document: dict[str, Any] | None) -> web.Response:
+    if document is None:
+        return web.Response(status=404)
+    return web.Response(body=orjson.dumps(document), content_type="application/json")
+
+
+def _issuer_jwk(pem: bytes | None, key_id: str | None) -> dict[str, str] | None:
+    if pem is None:
+        return None
+    key = load_pem_public_key(pem)
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise ValueError("the issuer's public key must be an RSA key: Entra accepts RS256 only")
+    return jwk(key, key_id)
+
+
+def _listen() -> socket.socket:
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", 0))
+    return listening
