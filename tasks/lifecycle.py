@@ -155,9 +155,13 @@ TRANSITIONS: dict[str, frozenset[str]] = {
             *("failed", "superseded", "already_resolved"),
         }
     ),
-    # A gate that refuses and a drift are found after the approval, before the first write.
+    # A gate that refuses and a drift are found after the approval, before the first write: that
+    # ends the remediation, or the run asks again and it waits.
     "applying": frozenset(
-        {"remediated", "failed", "undone", "refused", "drifted", "already_resolved"}
+        {
+            *("remediated", "failed", "undone", "refused", "drifted", "already_resolved"),
+            *("waiting", "expired", "superseded"),
+        }
     ),
     "remediated": frozenset({"undone"}),  # restore puts the resource back
     "failed": frozenset({"undone"}),

@@ -26,7 +26,7 @@ SELECT f.id, f.cloud, f.account, a.name AS account_name, f.region, f.rule, f.sev
 FROM findings f
 LEFT JOIN accounts a ON a.cloud = f.cloud AND a.id = f.account
 LEFT JOIN resources r ON r.cloud = f.cloud AND r.account = f.account AND r.id = f.resource
-WHERE (NOT %(open)s OR f.status = 'open')
+WHERE (%(open)s::boolean IS NULL OR (f.status = 'open') = %(open)s)
   AND (%(severity)s::text IS NULL OR f.severity = %(severity)s)
   AND (%(cloud)s::text IS NULL OR f.cloud = %(cloud)s)
   AND (%(account)s::text IS NULL OR f.account = %(account)s)
@@ -38,7 +38,7 @@ TIMES = ("first_seen_at", "opened_at", "last_seen_at", "resolved_at")
 
 
 def findings(
-    open: bool = True,
+    open: bool | None = True,
     severity: str | None = None,
     cloud: str | None = None,
     account: str | None = None,
@@ -48,8 +48,8 @@ def findings(
 ) -> pandas.DataFrame:
     """Findings as a DataFrame, one row each, the worst and oldest first.
 
-    ``open=False`` gives resolved ones too. Times are UTC; tags are dictionaries. Without ``url``
-    SUTURE_WAREHOUSE_URL counts, and a read-only role is enough.
+    ``open=False`` gives the resolved ones, ``open=None`` both. Times are UTC; tags are
+    dictionaries. Without ``url`` SUTURE_WAREHOUSE_URL counts; a read-only role is enough.
     """
     wanted = {
         "open": open,

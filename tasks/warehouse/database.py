@@ -1,31 +1,25 @@
-"""How to reach the warehouse: its address, a connection, the migrations, the analysts' role."""
+"""How to reach the warehouse: its address, a connection, the migrations."""
 
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from alembic import command
 from alembic.config import Config
-from psycopg import sql
-from pydantic import SecretStr
 from sqlalchemy import Engine, Executable, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql import ClauseElement
 
 from tasks.errors import BadInput
-from tasks.warehouse.tables import ANALYST_TABLES
-from tasks.warehouse.views import view_files
 
 VARIABLE = "SUTURE_WAREHOUSE_URL"
 CONNECT_SECONDS = 10
 HINT = "Write postgresql://user:password@host:port/warehouse, or start the local one."
 
-ANALYST = "analyst"
 DIALECT = make_url("postgresql+psycopg://").get_dialect()()
 
 
@@ -81,44 +75,6 @@ def upgrade(url: str | None = None) -> None:
             command.upgrade(config, "head")
     finally:
         database.dispose()
-
-
-def create_analyst(conn: psycopg.Connection, password: SecretStr | None = None) -> SecretStr:
-    """Make (or give a new password to) the role ``analyst``, and return its password.
-
-    It reads every table and view but the loading docks, now and later, and writes nothing. ``conn``
-    must own the tables and may create roles.
-    """
-    password = password or SecretStr(secrets.token_urlsafe(24))
-    # The server gets what it stores and not the password, which its log might repeat.
-    verifier = conn.pgconn.encrypt_password(
-        password.get_secret_value().encode(), ANALYST.encode(), b"scram-sha-256"
-    ).decode()
-    role = sql.Identifier(ANALYST)
-    readable = [table.name for table in ANALYST_TABLES] + list(view_files())
-    with conn.transaction():
-        known = conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (ANALYST,)).fetchone()
-        verb = sql.SQL("ALTER ROLE" if known else "CREATE ROLE")
-        conn.execute(sql.SQL("{} {} LOGIN PASSWORD {}").format(verb, role, sql.Literal(verifier)))
-        for setting in (
-            "default_transaction_read_only = on",
-            "statement_timeout = '10min'",
-            "idle_in_transaction_session_timeout = '10min'",
-        ):
-            conn.execute(sql.SQL("ALTER ROLE {} SET ").format(role) + sql.SQL(setting))
-        conn.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(role))
-        conn.execute(
-            sql.SQL("GRANT SELECT ON {} TO {}").format(
-                sql.SQL(", ").join(map(sql.Identifier, readable)), role
-            )
-        )
-        # Migrations lay the views anew, and new months bring new partitions.
-        conn.execute(
-            sql.SQL(
-                "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {}"
-            ).format(role)
-        )
-    return password
 
 
 def select(conn: psycopg.Connection, statement: Executable) -> list[tuple[Any, ...]]:

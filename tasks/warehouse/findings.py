@@ -55,6 +55,14 @@ def findings_by_ids(conn: psycopg.Connection, ids: Sequence[str]) -> list[Findin
     return [_finding(row) for row in rows]
 
 
+def finding_by_id(conn: psycopg.Connection, finding_id: str) -> Finding:
+    """One finding, open or resolved. Raises BadInput where there is none."""
+    found = findings_by_ids(conn, [finding_id])
+    if not found:
+        raise BadInput("finding", f"there is no finding {finding_id}.")
+    return found[0]
+
+
 def resource_of(conn: psycopg.Connection, finding_id: str) -> Resource | None:
     """The finding's resource as it was last seen; None where it was never seen or is gone."""
     return _resource(

@@ -250,6 +250,20 @@ def finish_scan(
         )
 
 
+def latest_scan(conn: psycopg.Connection) -> str:
+    """The newest merged scan of the fleet. Raises BadInput where there is none yet."""
+    row = conn.execute(
+        """
+        SELECT id FROM scans
+        WHERE NOT targeted AND merged_at IS NOT NULL
+        ORDER BY started_at DESC, id LIMIT 1
+        """
+    ).fetchone()
+    if row is None:
+        raise BadInput("scan", "there is none in the warehouse yet.", "Run one: suture scan.")
+    return str(row[0])
+
+
 def posture(conn: psycopg.Connection, scan_id: str) -> Posture:
     """One scan's result as the report and the artifact show it."""
     scan = _scan(conn, scan_id)
