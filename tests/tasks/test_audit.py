@@ -1,0 +1,107 @@
+"""The audit chain holds as written, and any row altered, removed, added or moved is found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.audit import GENESIS, Entry, first_broken, next_entry
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+SAYINGS = st.tuples(st.text(), st.text(), st.text(), st.dictionaries(st.text(), JSON, max_size=3))
+
+
+def build(sayings: list[tuple[str, str, str, dict[str, Any]]]) -> list[Entry]:
+    chain: list[Entry] = []
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    for actor, action, subject, details in sayings:
+        last = (chain[-1].number, chain[-1].hash) if chain else None
+        at += timedelta(microseconds=1)
+        chain.append(
+            next_entry(last, at=at, actor=actor, action=action, subject=subject, details=details)
+        )
+    return chain
+
+
+def head(chain: list[Entry]) -> tuple[int, str]:
+    return (chain[-1].number, chain[-1].hash) if chain else (0, GENESIS)
+
+
+CHAINS = st.lists(SAYINGS, min_size=1, max_size=6).map(build)
+
+
+@given(CHAINS)
+def test_a_chain_as_written_holds(chain: list[Entry]) -> None:
+    assert first_broken(chain, head(chain)) is None
+    half = len(chain) // 2
+    assert first_broken(chain[half:], head(chain), start=chain[half - 1] if half else None) is None
+
+
+@given(CHAINS, st.data())
+def test_an_altered_row_is_found_where_it_is(chain: list[Entry], data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, len(chain) - 1))
+    field = data.draw(st.sampled_from(["actor", "action", "subject", "details", "hash", "at"]))
+    old = getattr(chain[index], field)
+    new = old + (timedelta(microseconds=1) if field == "at" else "x")
+    altered = [*chain[:index], replace(chain[index], **{field: new}), *chain[index + 1 :]]
+    broken = first_broken(altered, head(chain))
+    assert broken is not None
+    assert broken.number == index + 1
+
+
+@given(CHAINS, st.data())
+def test_a_row_rehashed_after_altering_breaks_the_next_or_the_head(
+    chain: list[Entry], data: st.DataObject
+) -> None:
+    index = data.draw(st.integers(0, len(chain) - 1))
+    old = chain[index]
+    forged = next_entry(
+        (old.number - 1, old.prev_hash),
+        at=old.at,
+        actor=old.actor + "x",
+        action=old.action,
+        subject=old.subject,
+        details={},
+    )
+    broken = first_broken([*chain[:index], forged, *chain[index + 1 :]], head(chain))
+    assert broken is not None
+
+
+@given(CHAINS, st.data())
+def test_a_removed_row_is_found(chain: list[Entry], data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, len(chain) - 1))
+    broken = first_broken([*chain[:index], *chain[index + 1 :]], head(chain))
+    assert broken is not None
+    assert (broken.number, broken.reason) == (index + 1, f"entry {index + 1} is missing")
+
+
+@given(st.lists(SAYINGS, min_size=2, max_size=6).map(build), st.data())
+def test_rows_that_changed_places_are_found(chain: list[Entry], data: st.DataObject) -> None:
+    first = data.draw(st.integers(0, len(chain) - 2))
+    second = data.draw(st.integers(first + 1, len(chain) - 1))
+    swapped = list(chain)
+    swapped[first], swapped[second] = swapped[second], swapped[first]
+    assert first_broken(swapped, head(chain)) is not None
+
+
+def test_what_was_said_cannot_be_moved_between_fields() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    one = next_entry(None, at=at, actor="a", action="bc", subject="", details={})
+    other = next_entry(None, at=at, actor="ab", action="c", subject="", details={})
+    assert one.hash != other.hash
+
+
+def test_the_same_moment_in_another_zone_is_the_same_entry() -> None:
+    at = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    there = at.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    (entry,) = build([("a", "b", "c", {})])
+    moved = replace(entry, at=entry.at.astimezone(there.tzinfo))
+    assert first_broken([moved]) is None
