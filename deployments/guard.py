@@ -77,6 +77,7 @@ class Guard:
         self.app = app
         self.desk = desk
         self.approver_header = approver_header.lower().encode() if approver_header else None
+        self._answering: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -146,6 +147,10 @@ class Guard:
     ) -> Response:
         """Give Prefect the answer with a handle in the code's place; keep the code if it agrees."""
         # Kept before Prefect answers: the run may be up and asking before we hear back.
+        if run_id in self._answering:
+            # Prefect would let one win and print the others' answers into its log.
+            raise Refused(409, "Somebody else is answering this run just now.")
+        self._answering.add(run_id)
         handle = self.desk.keep(
             run_id, answer.code if answer.approved else None, answer.approver, verified=verified
         )
@@ -157,6 +162,7 @@ class Guard:
             )
             accepted = status < 300 and (_parsed(text) or {}).get("status") == "ACCEPT"
         finally:
+            self._answering.discard(run_id)
             if not accepted:
                 self.desk.drop(handle)
         if accepted:

@@ -399,7 +399,7 @@ def _too_much(networks: Iterable[Network], version: int) -> bool:
     """Whether many networks, each fine, are together more than 16 of the widest allowed."""
     same = [network for network in networks if network.version == version and not _is_own(network)]
     merged: list[Network] = list(collapse_addresses(same))  # type: ignore[type-var]
-    widest = 2 ** ((32 if version == 4 else 128) - _MIN_PREFIX[version])
+    widest = 1 << ((32 if version == 4 else 128) - _MIN_PREFIX[version])
     return sum(network.num_addresses for network in merged) > 16 * widest
 
 

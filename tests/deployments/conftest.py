@@ -1,0 +1,185 @@
+"""Two real servers, started once: one as it comes, one behind a sign-in proxy, with a password."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deployments.local.postgres import EmbeddedPostgres
+from flows.forms import approval_form
+from tasks.model import Input
+
+ROOT = Path(__file__).parents[2]
+START = "import sys; from deployments.server import run_server; run_server(port=int(sys.argv[1]))"
+AUTH = "suture:a long password"
+PROXY_HEADER = "X-Forwarded-User"
+KEYSET = {kind: f"suspended-approval-1-{kind}" for kind in ("description", "response", "schema")}
+CIDRS = Input("allowed_cidrs", "cidrs", "Networks that may still connect")
+
+
+@dataclass
+class Server:
+    """A running `suture server`, its API, its database and everything it wrote."""
+
+    url: str
+    api: str
+    home: Path
+    log: Path
+    postgres: EmbeddedPostgres
+    http: httpx.Client
+
+    def suspended_run(self) -> str:
+        """A run that waits for an approval, by the same calls as suspend_flow_run makes."""
+        flow = self._post("/flows/", {"name": "fixes"})["id"]
+        deployment = self._post("/deployments/", {"name": "d", "flow_id": flow})["id"]
+        run: str = self._post(
+            f"/deployments/{deployment}/create_flow_run", {"state": {"type": "PENDING"}}
+        )["id"]
+        self.set_state(run, {"type": "RUNNING"})
+        details = {"pause_key": "approval-1", "pause_reschedule": True, "run_input_keyset": KEYSET}
+        waiting = {"type": "PAUSED", "name": "Suspended", "state_details": details}
+        self.set_state(run, waiting).raise_for_status()
+        form = approval_form([CIDRS], "What will change", numbers=3)
+        for key, value in (("schema", form.model_json_schema()), ("description", "page")):
+            body = {"key": KEYSET[key], "value": httpx.Response(200, json=value).text}
+            self.http.post(f"/flow_runs/{run}/input", json=body).raise_for_status()
+        return run
+
+    def resume(self, run: str, **fields: object) -> httpx.Response:
+        good = {"decision": "approve", "approver": "Ada", "code": "000000"}
+        return self.http.post(f"/flow_runs/{run}/resume", json={"run_input": {**good, **fields}})
+
+    def set_state(self, run: str, state: Mapping[str, Any], **more: Any) -> httpx.Response:
+        return self.http.post(f"/flow_runs/{run}/set_state", json={"state": state, **more})
+
+    def state(self, run: str) -> str:
+        return str(self.http.get(f"/flow_runs/{run}").json()["state"]["type"])
+
+    def stored(self, run: str) -> dict[str, Any] | None:
+        """The answer as Prefect stored it, or None."""
+        response = self.http.get(f"/flow_runs/{run}/input/{KEYSET['response']}")
+        return response.json() if response.status_code == 200 else None
+
+    def files(self) -> Iterator[Path]:
+        """Every file of the database cluster, of Prefect's home, and the server's output."""
+        for folder in (self.postgres.data_dir, self.home):
+            yield from (path for path in folder.rglob("*") if path.is_file())
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+        response = self.http.post(path, json=body)
+        response.raise_for_status()
+        return response.json()
+
+
+@pytest.fixture(scope="session")
+def _servers() -> Iterator[dict[str, Server]]:
+    # PostgreSQL runs as a user of its own under root, which cannot walk into pytest's folders.
+    folder = Path(tempfile.mkdtemp(prefix="suture-server-"))
+    folder.chmod(0o755)
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        with EmbeddedPostgres(folder / "pg", databases=("plain", "proxied")) as postgres:
+            servers = {}
+            for name, extra in (
+                ("plain", {}),
+                (
+                    "proxied",
+                    {
+                        "PREFECT_SERVER_API_AUTH_STRING": AUTH,
+                        "PREFECT_SERVER_API_BASE_PATH": "/base/api",
+                        "SUTURE_APPROVER_HEADER": PROXY_HEADER,
+                    },
+                ),
+            ):
+                process, servers[name] = _start(folder / name, postgres, name, extra)
+                processes.append(process)
+            for process, server in zip(processes, servers.values(), strict=True):
+                _wait(process, server)
+            yield servers
+            for server in servers.values():
+                server.http.close()
+            _stop(processes)
+    finally:
+        _stop(processes)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server(_servers: dict[str, Server]) -> Server:
+    return _servers["plain"]
+
+
+@pytest.fixture(scope="session")
+def proxied(_servers: dict[str, Server]) -> Server:
+    """With a password, a sign-in proxy's header, and a base path."""
+    return _servers["proxied"]
+
+
+def _start(
+    home: Path, postgres: EmbeddedPostgres, database: str, extra: Mapping[str, str]
+) -> tuple[subprocess.Popen[bytes], Server]:
+    home.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "SUTURE_"))
+    }
+    log = home / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", START, str(port)],
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={
+                **inherited,
+                "PREFECT_HOME": str(home),
+                "PREFECT_API_DATABASE_CONNECTION_URL": postgres.url(database, driver="asyncpg"),
+                **extra,
+            },
+        )
+    url = f"http://127.0.0.1:{port}"
+    api = url + extra.get("PREFECT_SERVER_API_BASE_PATH", "/api")
+    auth = extra.get("PREFECT_SERVER_API_AUTH_STRING")
+    http = httpx.Client(
+        base_url=api, auth=tuple(auth.split(":")) if auth else None, timeout=30, trust_env=False
+    )
+    return process, Server(url, api, home, log, postgres, http)
+
+
+def _wait(process: subprocess.Popen[bytes], server: Server) -> None:
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if server.http.get(f"{server.url}/suture/health").status_code == 200:
+                return
+        except httpx.ConnectError:
+            time.sleep(0.05)
+    pytest.fail(f"suture server did not start:\n{server.log.read_text()[-4000:]}")
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    for process in processes:
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
