@@ -35,17 +35,18 @@ log = logging.getLogger(__name__)
 
 
 class Gate:
-    """``faults`` maps an account to "throttled" or "timeout": what befalls its every call.
+    """``accounts`` are those whose keys open this gate. ``faults`` maps an account to "throttled"
+    or "timeout": what befalls its every call.
 
     ``clock_offset`` moves the time that sessions and conditions see. The check of a signature's
     age stays on the wall clock, because clients sign by theirs.
     """
 
-    def __init__(self, *, latency: float = 0.0) -> None:
+    def __init__(self, accounts: frozenset[str], *, latency: float = 0.0) -> None:
         self.latency = latency
         self.faults: dict[str, str] = {}
         self.clock_offset = timedelta()
-        self.identities = Identities()
+        self.identities = Identities(accounts)
         self._dispatcher = DomainDispatcherApplication(create_backend_app)
         self._moto: dict[str, Any] = {}  # service -> moto's application for it
         self._locks: defaultdict[str, RLock] = defaultdict(RLock)

@@ -56,7 +56,8 @@ class Credentials:
 class Identities:
     """Finds the credentials behind an access key id and issues those of role sessions."""
 
-    def __init__(self) -> None:
+    def __init__(self, accounts: frozenset[str]) -> None:
+        self._accounts = accounts
         self._sessions: dict[str, Credentials] = {}
         self._home: dict[str, str] = {}  # access key id -> account
 
@@ -65,11 +66,7 @@ class Identities:
 
     def _user_key(self, access_key: str) -> Credentials | None:
         account = self._home.get(access_key) or next(
-            (
-                one
-                for one, iam in list(iam_backends.items())
-                if access_key in iam["aws"].access_keys
-            ),
+            (one for one in self._accounts if access_key in iam_backends[one]["aws"].access_keys),
             None,
         )
         if account is None:

@@ -91,6 +91,11 @@ class Planted:
     truth: list[dict[str, str]] = field(default_factory=list)
     failing: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def accounts(self) -> frozenset[str]:
+        """Every account number of the emulated cloud, the tooling account's too."""
+        return frozenset({self.tooling, *(member.id for member in self.members)})
+
 
 def plant(accounts: int, seed: int, regions: Sequence[str], *, failing: bool) -> Planted:
     """An organization of ``accounts`` active accounts, the management account being one of them.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 # Read when moto is imported: 3.8 MiB of machine images per account and region, or none.
 os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
 
 from moto.core.base_backend import BackendDict
 from moto.core.model_instances import reset_model_data
+from moto.organizations.models import organizations_backends
+from moto.s3.models import s3_backends
 
 from deployments.local.aws import corrections
 from deployments.local.aws import seed as seed_module
@@ -24,11 +26,14 @@ class EmulatedAws:
 
     ``accounts`` counts the active ones, the management account included; a suspended one comes on
     top, and from six on three members fail unless ``failing`` is False. ``latency`` is added to
-    every call, in seconds. moto's state belongs to the process: one instance at a time.
+    every call, in seconds. Several may run in one process if their seeds differ, because moto's
+    state belongs to the process and the seed makes the account numbers.
 
     After ``start()``: ``description`` is the "aws" object of the fleet description, ``truth`` the
     findings that a scan must report, ``failing`` maps accounts to refused, throttled or timeout.
     """
+
+    _running: ClassVar[set[EmulatedAws]] = set()
 
     def __init__(
         self,
@@ -48,16 +53,18 @@ class EmulatedAws:
         self._planted: seed_module.Planted | None = None
 
     def start(self) -> EmulatedAws:
+        if any(other.seed == self.seed for other in EmulatedAws._running):
+            raise RuntimeError(f"an organization of seed {self.seed} already runs in this process")
         corrections.install()
-        _forget_everything()
         self._planted = seed_module.plant(
             self.accounts, self.seed, self.regions, failing=self._with_failures
         )
-        self._gate = Gate(latency=self._latency)
+        self._gate = Gate(self._planted.accounts, latency=self._latency)
         for account, how in self._planted.failing.items():
             self.fail(account, how)
         self._listener = Listener(self._gate)
         self._listener.start()
+        EmulatedAws._running.add(self)
         return self
 
     def stop(self) -> None:
@@ -66,7 +73,10 @@ class EmulatedAws:
             self._gate.stop()
             self._listener.stop()
             self._gate = self._listener = None
-            _forget_everything()
+            _forget(self._there.accounts)
+            EmulatedAws._running.discard(self)
+            if not EmulatedAws._running:
+                reset_model_data()
 
     def __enter__(self) -> EmulatedAws:
         return self.start()
@@ -152,6 +162,11 @@ class EmulatedAws:
         self._gate.clock_offset += by
 
 
-def _forget_everything() -> None:
-    BackendDict.reset()
-    reset_model_data()
+def _forget(accounts: Iterable[str]) -> None:
+    """Take these accounts out of moto's state, which all of the process shares."""
+    for account in accounts:
+        if account in s3_backends:
+            s3_backends[account]["aws"].reset()  # bucket names are known across accounts
+        organizations_backends.master_accounts.pop(account, None)
+        for backends in list(BackendDict._instances):
+            backends.pop(account, None)
