@@ -504,7 +504,10 @@ def _families(rule: Inbound, guilt: _Guilt, allowed: Sequence[Network]) -> list[
     groups: dict[str, list[str]] = {}
     for source in [*kept, *added]:
         found = addresses(source)
-        family = f"IPv{found[0].version}" if found else "groups" if source.startswith("/") else source
+        if found:
+            family = f"IPv{found[0].version}"
+        else:
+            family = "application security groups" if source.startswith("/") else source
         groups.setdefault(family, []).append(source)
     return list(groups.values())
 
