@@ -7,20 +7,14 @@ environment variables that hold them.
 
 from __future__ import annotations
 
-import difflib
 import re
-import uuid
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-
 from tasks.errors import BadInput, BadInventory
+from tasks.yaml_file import Section, parse_yaml, read_yaml
 
 VERSION = 1
 PARTITIONS = (
@@ -33,6 +27,12 @@ PARTITIONS = (
     "aws-iso-e",
     "aws-iso-f",
 )
+SCANNER_ROLE = "SutureScanner"
+REMEDIATOR_ROLE = "SutureRemediator"
+# The public cloud; sovereign and private ones are named in the file.
+AUTHORITY = "https://login.microsoftonline.com"
+RESOURCE_MANAGER = "https://management.azure.com"
+AUDIENCE = "https://management.azure.com/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,7 @@ class AwsSource:
 
     Either ``organization`` is true and the accounts are discovered, or ``accounts`` lists them.
     ``endpoint`` is empty for AWS itself. ``credentials`` is None for the SDK's own chain.
+    ``hub_principal`` is the ARN those credentials have, where the customer's gate must name it.
     """
 
     name: str
@@ -59,12 +60,13 @@ class AwsSource:
     accounts: tuple[str, ...] = ()
     management_account: str = ""
     discovery_role: str = ""
-    scanner_role: str = "SutureScanner"
-    remediator_role: str = "SutureRemediator"
+    scanner_role: str = SCANNER_ROLE
+    remediator_role: str = REMEDIATOR_ROLE
     partition: str = "aws"
     endpoint: str = ""
     ca_file: str = ""
     credentials: HubCredentials | None = None
+    hub_principal: str = ""
     token_endpoint: str = ""
     token_endpoint_ca_file: str = ""
 
@@ -88,9 +90,9 @@ class AzureSource:
     subscriptions: tuple[str, ...] = ()
     client_secret_env: str = ""
     client_certificate: str = ""
-    authority: str = "https://login.microsoftonline.com"
-    resource_manager: str = "https://management.azure.com"
-    audience: str = "https://management.azure.com/"
+    authority: str = AUTHORITY
+    resource_manager: str = RESOURCE_MANAGER
+    audience: str = AUDIENCE
     ca_file: str = ""
     remediator_client_id: str = ""
     remediator_identity: str = ""
@@ -141,74 +143,237 @@ class Inventory:
 def load_inventory(path: str | Path) -> Inventory:
     """Read and check the inventory at ``path``. Relative paths in it are relative to its folder."""
     file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BadInventory("inventory", "there is no such file.", file=str(path)) from None
-    except UnicodeDecodeError:
-        raise BadInventory(
-            "inventory", "this is not UTF-8 text.", "Save it as UTF-8.", file=str(path)
-        ) from None
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}."
-        raise BadInventory("inventory", problem, file=str(path)) from None
-    return parse_inventory(text, file=str(path), folder=file.parent)
+    return _inventory(read_yaml(file, BadInventory), file.parent)
 
 
 def parse_inventory(
     text: str, *, file: str = "inventory.yaml", folder: Path | None = None
 ) -> Inventory:
     """The inventory that ``text`` describes. ``file`` is for messages only."""
-    reader = _Reader(file, folder or Path())
-    top = reader.section(_compose(text, file), "", _TOP)
-    aws = tuple(AwsSource(**entry) for entry in top.get("aws", ()))
-    azure = tuple(AzureSource(**entry) for entry in top.get("azure", ()))
-    return Inventory(aws=aws, azure=azure, issuer=top.get("issuer"))
+    return _inventory(parse_yaml(text, file, BadInventory), folder or Path())
 
 
-def _compose(text: str, file: str) -> Node:
-    """The document as nodes: they know their lines, and show duplicate keys and quoting."""
+# --- The sections --------------------------------------------------------------------------------
 
-    def bad(line: int, problem: str, fix: str = "") -> BadInventory:
-        return BadInventory("inventory", problem, fix, file=file, line=line)
 
-    try:
-        node: Node | None = YAML(typ="safe", pure=True).compose(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = error.problem or error.context or "malformed"
-        raise bad(mark.line + 1 if mark else 1, f"this is not YAML: {problem}.") from None
-    except YAMLError as error:  # characters that YAML does not allow have an offset, not a mark
-        offset = getattr(error, "position", 0)
-        line = text.count("\n", 0, offset) + 1
-        raise bad(line, "this is not YAML: it holds a control character.") from None
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        # The parser's own slips: an unknown %YAML version, for one, is a KeyError in it.
-        raise bad(1, "this is not YAML that Suture can read.") from None
-    if node is None:
-        raise bad(1, "the file is empty.", "Begin it with 'suture: 1'.")
-    return node
+def _inventory(top: Section, folder: Path) -> Inventory:
+    top.only(("suture", "aws", "azure", "issuer"))
+    if top.data.get("suture") != VERSION:
+        problem = "is not a version Suture reads." if top.has("suture") else "is missing."
+        raise top.bad("suture", problem, f"Begin the file with suture: {VERSION}.")
+    aws, azure, issuer = top.sections("aws"), top.sections("azure"), top.section("issuer")
+    inventory = Inventory(
+        aws=tuple(_aws(section, folder) for section in aws),
+        azure=tuple(_azure(section, folder) for section in azure),
+        issuer=_issuer(issuer, folder) if issuer else None,
+    )
+    if not inventory.sources:
+        raise top.bad("", "names no cloud.", "List at least one source under aws or azure.")
+    _check_across(inventory, (*aws, *azure))
+    return inventory
+
+
+def _aws(section: Section, folder: Path) -> AwsSource:
+    _only_fields(section, AwsSource)
+    organization = _flag(section, "organization")
+    if organization and section.has("accounts"):
+        raise section.bad("accounts", "stands beside organization: true.", "Keep one of the two.")
+    if organization and not section.has("management_account"):
+        raise section.bad(
+            "management_account",
+            "is missing: an organization is asked for its accounts there.",
+            'Add management_account: "012345678901".',
+        )
+    if not organization and not section.has("accounts"):
+        raise section.bad(
+            "accounts",
+            "is missing, and so is organization: true.",
+            'Write organization: true, or accounts: ["012345678901"].',
+        )
+    for key in ("management_account", "discovery_role"):
+        if section.has(key) and not organization:
+            raise section.bad(key, "has a meaning only with organization: true.", "Leave it out.")
+    credentials = section.section("credentials")
+    return AwsSource(
+        name=_word(section, "name", _NAME),
+        regions=_words(section, "regions", _REGION, required=True),
+        external_id=_external_id(section),
+        organization=organization,
+        accounts=_words(section, "accounts", _ACCOUNT),
+        management_account=_word(section, "management_account", _ACCOUNT, ""),
+        discovery_role=_word(section, "discovery_role", _ROLE, ""),
+        scanner_role=_word(section, "scanner_role", _ROLE, SCANNER_ROLE),
+        remediator_role=_word(section, "remediator_role", _ROLE, REMEDIATOR_ROLE),
+        partition=_word(section, "partition", _PARTITION, "aws"),
+        endpoint=_url(section, "endpoint", "", schemes=("https", "http")).rstrip("/"),
+        ca_file=_path(section, "ca_file", folder, ""),
+        credentials=_hub_credentials(credentials) if credentials else None,
+        hub_principal=_word(section, "hub_principal", _PRINCIPAL, ""),
+        token_endpoint=_url(section, "token_endpoint", ""),
+        token_endpoint_ca_file=_path(section, "token_endpoint_ca_file", folder, ""),
+    )
+
+
+def _hub_credentials(section: Section) -> HubCredentials:
+    _only_fields(section, HubCredentials)
+    pair = ("access_key_id_env", "secret_access_key_env")
+    missing = [key for key in pair if not section.has(key)]
+    if section.has("profile") and len(missing) < len(pair):
+        raise section.bad("profile", "stands beside access keys.", "Keep one way or the other.")
+    if missing and not section.has("profile"):
+        raise section.bad(
+            missing[0], "is missing.", "Name a profile, or both environment variables."
+        )
+    return HubCredentials(
+        profile=section.text("profile", ""),
+        access_key_id_env=_word(section, "access_key_id_env", _ENV, ""),
+        secret_access_key_env=_word(section, "secret_access_key_env", _ENV, ""),
+    )
+
+
+def _azure(section: Section, folder: Path) -> AzureSource:
+    _only_fields(section, AzureSource)
+    by_secret, by_certificate = section.has("client_secret_env"), section.has("client_certificate")
+    if by_secret and by_certificate:
+        raise section.bad(
+            "client_certificate", "stands beside client_secret_env.", "Keep one of the two."
+        )
+    if not by_secret and not by_certificate:
+        raise section.bad(
+            "client_secret_env",
+            "is missing, and so is client_certificate.",
+            "Name the environment variable that holds the secret, or the certificate's file.",
+        )
+    remediator = ("remediator_client_id", "remediator_identity", "remediator_role", "gate_id")
+    missing = [key for key in remediator if not section.has(key)]
+    wanted = [key for key in (*remediator, "token_endpoint") if section.has(key)]
+    if missing and wanted:
+        raise section.bad(
+            missing[0],
+            f"is missing, but {wanted[0]} is there.",
+            f"Remediation needs all of {', '.join(remediator)}.",
+        )
+    return AzureSource(
+        name=_word(section, "name", _NAME),
+        tenant=_uuid(section, "tenant"),
+        client_id=_uuid(section, "client_id"),
+        subscriptions=_words(section, "subscriptions", _UUID, lower=True),
+        client_secret_env=_word(section, "client_secret_env", _ENV, ""),
+        client_certificate=_path(section, "client_certificate", folder, ""),
+        authority=_url(section, "authority", AUTHORITY).rstrip("/"),
+        resource_manager=_url(section, "resource_manager", RESOURCE_MANAGER).rstrip("/"),
+        audience=_url(section, "audience", AUDIENCE),
+        ca_file=_path(section, "ca_file", folder, ""),
+        remediator_client_id=_uuid(section, "remediator_client_id", ""),
+        remediator_identity=_word(section, "remediator_identity", _IDENTITY, ""),
+        remediator_role=_word(section, "remediator_role", _ROLE_DEFINITION, ""),
+        gate_id=_uuid(section, "gate_id", ""),
+        token_endpoint=_url(section, "token_endpoint", ""),
+        token_endpoint_ca_file=_path(section, "token_endpoint_ca_file", folder, ""),
+    )
+
+
+def _issuer(section: Section, folder: Path) -> Issuer:
+    _only_fields(section, Issuer)
+    return Issuer(
+        url=_url(section, "url").rstrip("/"),
+        key_file=_path(section, "key_file", folder),
+        key_id=section.text("key_id"),
+    )
+
+
+def _check_across(inventory: Inventory, sections: Sequence[Section]) -> None:
+    """What no source can see alone: doubles, and an issuer that somebody needs."""
+    seen: set[str] = set()
+    for source, section in zip(inventory.sources, sections, strict=True):
+        aws = isinstance(source, AwsSource)
+        key, listed = (
+            ("accounts", source.accounts)
+            if isinstance(source, AwsSource)
+            else ("subscriptions", source.subscriptions)
+        )
+        if source.name in seen:
+            raise section.bad("name", "is taken by a source above.", "Give each its own name.")
+        if again := seen.intersection(listed):
+            raise section.bad(key, f"{min(again)} is listed above.", "List each of them once.")
+        seen.update((source.name, *listed))
+        needs = "token_endpoint" if source.token_endpoint else "" if aws else "gate_id"
+        if inventory.issuer is None and needs and section.has(needs):
+            raise section.bad(
+                needs,
+                "needs an issuer.",
+                "Add issuer: {url: https://…, key_file: …, key_id: …}.",
+            )
 
 
 # --- One value -----------------------------------------------------------------------------------
 
-_ACCOUNT = re.compile(r"\d{12}", re.ASCII)
-_REGION = re.compile(r"[a-z]{2,4}(-[a-z]+){1,3}-\d{1,2}", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
-_ROLE = re.compile(r"([\w+=,.@-]+/)*[\w+=,.@-]{1,64}", re.ASCII)
-_ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_IDENTITY = re.compile(
-    r"/subscriptions/[0-9a-f-]{36}/resourcegroups/[^/]+"
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a value must look, and what to say when it does not."""
+
+    pattern: re.Pattern[str]
+    problem: str
+    fix: str
+
+    def __call__(self, value: str) -> bool:
+        return self.pattern.fullmatch(value) is not None
+
+
+def _form(pattern: str, problem: str, fix: str, flags: re.RegexFlag = re.ASCII) -> _Form:
+    return _Form(re.compile(pattern, flags), problem, fix)
+
+
+_HEX = r"[0-9a-fA-F]"
+_UUID_PATTERN = rf"{_HEX}{{8}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}"
+_UUID = _form(_UUID_PATTERN, "is not a UUID.", "Write hex digits in 5 groups: 8-4-4-4-12.")
+_ACCOUNT = _form(
+    r"\d{12}", "is not an account id: it has exactly 12 digits.", 'Write it like "012345678901".'
+)
+_REGION = _form(
+    r"[a-z]{2,4}(-[a-z]+){1,3}-\d{1,2}",
+    "is not the name of a region.",
+    "Write it like eu-central-1.",
+)
+_PARTITION = _form(
+    "|".join(PARTITIONS), "is not a partition of AWS.", f"Write one of {', '.join(PARTITIONS)}."
+)
+_NAME = _form(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
+    "is no name: letters, digits, '.', '_' and '-', 63 at the most.",
+    "Write it like acme-production.",
+)
+_ROLE = _form(
+    r"([\w+=,.@-]+/)*[\w+=,.@-]{1,64}",
+    "is not the name of an IAM role.",
+    "Write its name, without the ARN before it.",
+)
+_PRINCIPAL = _form(
+    r"arn:aws[a-z-]*:(iam|sts)::\d{12}:(root|(user|role|assumed-role)/[\w+=,.@/-]+)",
+    "is not the ARN of a user or a role.",
+    "Write it like arn:aws:iam::012345678901:role/suture.",
+)
+_ENV = _form(
+    r"[A-Za-z_][A-Za-z0-9_]*",
+    "is not the name of an environment variable.",
+    "Write the variable's name, never the secret itself.",
+)
+_IDENTITY = _form(
+    rf"/subscriptions/{_UUID_PATTERN}/resourcegroups/[^/]+"
     r"/providers/microsoft\.managedidentity/userassignedidentities/[^/]+",
+    "is not the ARM id of a user-assigned identity.",
+    "Write /subscriptions/…/resourceGroups/…/providers/"
+    "Microsoft.ManagedIdentity/userAssignedIdentities/….",
     re.IGNORECASE,
 )
-_ROLE_DEFINITION = re.compile(
-    r"(/subscriptions/[0-9a-f-]{36})?/providers/microsoft\.authorization/roledefinitions/",
+_ROLE_DEFINITION = _form(
+    rf"((/subscriptions/{_UUID_PATTERN})?/providers/microsoft\.authorization/roledefinitions/)?"
+    + _UUID_PATTERN,
+    "is not the id of a role definition.",
+    "Write its UUID or ARM id.",
     re.IGNORECASE,
 )
-_STRING_TAG = "tag:yaml.org,2002:str"
-_BOOL_TAG = "tag:yaml.org,2002:bool"
-_INT_TAG = "tag:yaml.org,2002:int"
 _SECRET_KEYS = {
     "client_secret": "client_secret_env",
     "access_key_id": "access_key_id_env",
@@ -216,467 +381,101 @@ _SECRET_KEYS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Turns nodes into values, raising BadInventory with the place of the first that is wrong."""
-
-    file: str
-    folder: Path
-
-    def fail(self, node: Node, field: str, problem: str, fix: str = "") -> NoReturn:
-        line = node.start_mark.line + 1
-        raise BadInventory(field or "inventory", problem, fix, file=self.file, line=line)
-
-    def section(self, node: Node, where: str, schema: _Schema) -> dict[str, Any]:
-        """A mapping with the keys of ``schema``: their values, checked, by key."""
-        if not isinstance(node, MappingNode):
-            self.fail(node, where, "must be a mapping.", f"Write keys: {', '.join(schema.keys)}.")
-        nodes = self._keys(node, where, schema)
-        values = {
-            key: schema.keys[key].read(self, value, _join(where, key))
-            for key, value in nodes.items()
-        }
-        for key, wanted in schema.keys.items():
-            if wanted.required and key not in values:
-                self.fail(node, _join(where, key), "is missing.", f"Add {key}: {wanted.example}")
-        schema.check(_Checked(self, node, where, nodes, values))
-        return values
-
-    def _keys(self, node: MappingNode, where: str, schema: _Schema) -> dict[str, Node]:
-        nodes: dict[str, Node] = {}
-        for key_node, value in node.value:
-            key = key_node.value if isinstance(key_node, ScalarNode) else None
-            if not isinstance(key, str):
-                self.fail(key_node, where, "has a key that is not a word.")
-            if key in nodes:
-                self.fail(key_node, _join(where, key), "stands here twice.", "Keep one of them.")
-            if key not in schema.keys:
-                self.fail(key_node, _join(where, key), *_unknown_key(key, schema.keys))
-            nodes[key] = value
-        return nodes
-
-    def items(self, node: Node, where: str, what: str) -> list[tuple[Node, str]]:
-        """The items of a non-empty list, each with the name of its place."""
-        if not isinstance(node, SequenceNode):
-            self.fail(node, where, f"must be a list of {what}.", f"Write {where}: [ … ].")
-        if not node.value:
-            self.fail(node, where, "is empty.", f"Name at least one of the {what}, or leave it out")
-        return [(item, f"{where}[{index}]") for index, item in enumerate(node.value)]
-
-    def text(self, node: Node, where: str) -> str:
-        """A plain string, not empty, on one line."""
-        if not isinstance(node, ScalarNode):
-            self.fail(node, where, "must be text.")
-        if str(node.tag) != _STRING_TAG:
-            kind = str(node.tag).rpartition(":")[2]
-            self.fail(node, where, f"must be text, and YAML reads a {kind}.", "Put it in quotes.")
-        value = str(node.value)
-        if not value.strip() or not value.isprintable():
-            self.fail(node, where, "must be one line of text.")
-        return value
+def _only_fields(section: Section, shape: type) -> None:
+    """Refuse keys that ``shape`` has no field for. A secret is told where it belongs instead."""
+    known = [field.name for field in fields(shape)]
+    for secret, instead in _SECRET_KEYS.items():
+        if section.has(secret) and instead in known:
+            raise section.bad(
+                secret,
+                "is a secret, and secrets never stand in the inventory.",
+                f"Put it into an environment variable and name that: {instead}: NAME.",
+            )
+    section.only(known)
 
 
-def _join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
-
-
-def _unknown_key(key: str, known: Iterable[str]) -> tuple[str, str]:
-    if key in _SECRET_KEYS:
-        better = _SECRET_KEYS[key]
-        return (
-            "secrets never stand in the inventory.",
-            f"Put it into an environment variable and name that here: {better}: NAME.",
-        )
-    if key == "<<":
-        return "merge keys are not read.", "Write the keys out."
-    near = difflib.get_close_matches(key, list(known), n=1)
-    if near:
-        return "is not a key Suture knows.", f"Did you mean {near[0]}?"
-    return "is not a key Suture knows.", f"It knows: {', '.join(known)}."
-
-
-def _matching(pattern: re.Pattern[str], problem: str, fix: str) -> _Read:
-    def read(reader: _Reader, node: Node, where: str) -> str:
-        value = reader.text(node, where)
-        if not pattern.fullmatch(value):
-            reader.fail(node, where, problem, fix)
-        return value
-
-    return read
-
-
-def _account(reader: _Reader, node: Node, where: str) -> str:
-    if isinstance(node, ScalarNode) and str(node.tag) != _STRING_TAG:
-        # An unquoted account id is a number to YAML, an octal one when it begins with 0.
-        reader.fail(
-            node,
-            where,
-            "an account id must be in quotes: YAML reads a bare one as a number.",
-            'Write it like "012345678901".',
-        )
-    value = reader.text(node, where)
-    if not _ACCOUNT.fullmatch(value):
-        reader.fail(
-            node, where, "an account id has exactly 12 digits.", 'Write it like "012345678901".'
-        )
+def _word(section: Section, key: str, form: _Form, default: str | None = None) -> str:
+    """A text of one form. Without a default it must be there; an empty default means 'none'."""
+    value = section.text(key, default)
+    if section.has(key) and not form(value):
+        raise section.bad(key, form.problem, form.fix)
     return value
 
 
-_region = _matching(_REGION, "this is not the name of a region.", "Write it like eu-central-1.")
-_name = _matching(
-    _NAME,
-    "a name has letters, digits, '.', '_' and '-', 63 at the most.",
-    "Write it like acme-production.",
-)
-_role = _matching(
-    _ROLE, "this is not the name of an IAM role.", "Write its name, without the ARN before it."
-)
-_env = _matching(
-    _ENV,
-    "this is not the name of an environment variable.",
-    "Write the variable's name, never the secret itself.",
-)
+def _words(
+    section: Section, key: str, form: _Form, *, required: bool = False, lower: bool = False
+) -> tuple[str, ...]:
+    """A list of texts of one form, none twice. It may be left out unless it is required."""
+    if not section.has(key) and not required:
+        return ()
+    values: list[str] = []
+    for index, written in enumerate(section.items(key)):
+        if not isinstance(written, str):
+            raise section.bad_item(
+                key, index, "is not text: YAML reads it otherwise.", "Put it in quotes."
+            )
+        value = written.lower() if lower else written
+        if not form(value):
+            raise section.bad_item(key, index, form.problem, form.fix)
+        if value in values:
+            raise section.bad_item(key, index, "is in this list twice.", "Keep one of them.")
+        values.append(value)
+    return tuple(values)
 
 
-def _uuid(reader: _Reader, node: Node, where: str) -> str:
-    value = reader.text(node, where)
-    try:
-        parsed = str(uuid.UUID(value))
-    except ValueError:
-        parsed = ""
-    if parsed != value.lower():
-        reader.fail(
-            node, where, "this is not a UUID.", "Write 32 hex digits in 5 groups: 8-4-4-4-12."
-        )
-    return parsed
+def _uuid(section: Section, key: str, default: str | None = None) -> str:
+    return _word(section, key, _UUID, default).lower()
 
 
-def _external_id(reader: _Reader, node: Node, where: str) -> str:
+def _external_id(section: Section) -> str:
     """Kept as written, unlike other UUIDs: a trust policy compares it letter by letter."""
-    _uuid(reader, node, where)
-    return reader.text(node, where)
+    return _word(section, "external_id", _UUID)
 
 
-def _url(*schemes: str) -> _Read:
-    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
-
-    def read(reader: _Reader, node: Node, where: str) -> str:
-        value = reader.text(node, where)
-        problem = _url_problem(value, schemes)
-        if problem:
-            reader.fail(node, where, problem, f"Write an address that begins with {wanted}.")
-        return value
-
-    return read
+def _flag(section: Section, key: str) -> bool:
+    value = section.data.get(key, False)
+    if not isinstance(value, bool):
+        raise section.bad(key, "is neither true nor false.", "Write true or false.")
+    return value
 
 
-def _url_problem(value: str, schemes: tuple[str, ...]) -> str:
+def _path(section: Section, key: str, folder: Path, default: str | None = None) -> str:
+    value = section.text(key, default)
+    if not value:
+        return ""
+    try:
+        return str(folder / Path(value).expanduser())
+    except RuntimeError:  # no such user in ~user
+        raise section.bad(key, "begins with a ~ that names nobody here.", "Write it out.") from None
+
+
+def _url(
+    section: Section,
+    key: str,
+    default: str | None = None,
+    *,
+    schemes: Sequence[str] = ("https",),
+) -> str:
+    value = section.text(key, default)
+    problem = _url_problem(value, schemes) if section.has(key) else ""
+    if problem:
+        wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise section.bad(key, problem, f"Write an address that begins with {wanted}.")
+    return value
+
+
+def _url_problem(value: str, schemes: Sequence[str]) -> str:
     try:
         parts = urlsplit(value)
         host, _port = parts.hostname, parts.port
     except ValueError:
-        return "this is not an address."
+        return "is not an address."
     if parts.scheme not in schemes:
-        return f"must be {' or '.join(schemes)}."
-    if not host or re.search(r"\s", value):
-        return "this is not an address."
+        return f"is not {' or '.join(schemes)}."
+    if not host or not value.isprintable() or " " in value:
+        return "is not an address."
     if parts.username is not None or parts.password is not None:
-        return "must not hold a user name or password."
+        return "holds a user name or password: secrets never stand in the inventory."
     if parts.query or parts.fragment:
-        return "must not have a query or a fragment."
+        return "has a query or a fragment."
     return ""
-
-
-def _base_url(*schemes: str) -> _Read:
-    """An address that paths are appended to: kept without its trailing slash."""
-    read_url = _url(*schemes)
-
-    def read(reader: _Reader, node: Node, where: str) -> str:
-        return str(read_url(reader, node, where)).rstrip("/")
-
-    return read
-
-
-def _path(reader: _Reader, node: Node, where: str) -> str:
-    value = reader.text(node, where)
-    try:
-        return str(reader.folder / Path(value).expanduser())
-    except RuntimeError:  # no such user in ~user
-        reader.fail(node, where, "its ~ names nobody here.", "Write the path out.")
-
-
-def _flag(reader: _Reader, node: Node, where: str) -> bool:
-    if not isinstance(node, ScalarNode) or str(node.tag) != _BOOL_TAG:
-        reader.fail(node, where, "must be true or false.")
-    return str(node.value).lower() == "true"
-
-
-def _version(reader: _Reader, node: Node, where: str) -> int:
-    is_ours = isinstance(node, ScalarNode) and str(node.tag) == _INT_TAG
-    if not is_ours or node.value != str(VERSION):
-        reader.fail(node, where, "is not a version of the inventory.", f"Write suture: {VERSION}.")
-    return VERSION
-
-
-def _one_of(choices: tuple[str, ...]) -> _Read:
-    def read(reader: _Reader, node: Node, where: str) -> str:
-        value = reader.text(node, where)
-        if value not in choices:
-            reader.fail(node, where, "is not one Suture knows.", f"Write {', '.join(choices)}.")
-        return value
-
-    return read
-
-
-def _list_of(item: _Read, what: str) -> _Read:
-    """A non-empty list without doubles."""
-
-    def read(reader: _Reader, node: Node, where: str) -> tuple[Any, ...]:
-        values: list[Any] = []
-        for item_node, place in reader.items(node, where, what):
-            value = item(reader, item_node, place)
-            if value in values:
-                reader.fail(item_node, place, "stands in this list twice.", "Keep one of them.")
-            values.append(value)
-        return tuple(values)
-
-    return read
-
-
-def _sections(schema: _Schema, what: str) -> _Read:
-    def read(reader: _Reader, node: Node, where: str) -> list[dict[str, Any]]:
-        return [
-            reader.section(item, place, schema) for item, place in reader.items(node, where, what)
-        ]
-
-    return read
-
-
-def _issuer(reader: _Reader, node: Node, where: str) -> Issuer:
-    return Issuer(**reader.section(node, where, _ISSUER))
-
-
-def _hub_credentials(reader: _Reader, node: Node, where: str) -> HubCredentials:
-    return HubCredentials(**reader.section(node, where, _HUB_CREDENTIALS))
-
-
-def _role_definition(reader: _Reader, node: Node, where: str) -> str:
-    """The id of a role definition: a bare UUID, or an ARM id that ends in one."""
-    value = reader.text(node, where)
-    prefix = _ROLE_DEFINITION.match(value)
-    bare = value[prefix.end() :] if prefix else value
-    if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", bare, re.IGNORECASE):
-        reader.fail(
-            node, where, "this is not the id of a role definition.", "Write its UUID or ARM id."
-        )
-    return value
-
-
-# --- The sections --------------------------------------------------------------------------------
-
-_Read = Callable[[_Reader, Node, str], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """How one key is read, and what to show someone who left it out."""
-
-    read: _Read
-    required: bool = False
-    example: str = "…"
-
-
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """A section whose keys are right one by one, for the checks that look across them."""
-
-    reader: _Reader
-    node: Node
-    where: str
-    nodes: Mapping[str, Node]
-    values: dict[str, Any]
-
-    def has(self, key: str) -> bool:
-        return key in self.values
-
-    def fail(self, key: str, problem: str, fix: str = "") -> NoReturn:
-        node = self.nodes.get(key, self.node)
-        self.reader.fail(node, _join(self.where, key), problem, fix)
-
-
-@dataclass(frozen=True, slots=True)
-class _Schema:
-    keys: Mapping[str, _Key]
-    check: Callable[[_Checked], None] = lambda _section: None
-
-
-def _check_hub_credentials(section: _Checked) -> None:
-    pair = ("access_key_id_env", "secret_access_key_env")
-    missing = [key for key in pair if not section.has(key)]
-    if section.has("profile"):
-        if len(missing) < len(pair):
-            section.fail("profile", "stands beside access keys.", "Keep one way or the other.")
-    elif missing:
-        section.fail(missing[0], "is missing.", "Name a profile, or both environment variables.")
-
-
-def _check_aws(section: _Checked) -> None:
-    values = section.values
-    if values.get("organization") and section.has("accounts"):
-        section.fail("accounts", "stands beside organization: true.", "Keep one of the two.")
-    if values.get("organization"):
-        if not section.has("management_account"):
-            section.fail(
-                "management_account",
-                "is missing: an organization is asked for its accounts there.",
-                'Add management_account: "012345678901".',
-            )
-        return
-    if not section.has("accounts"):
-        section.fail(
-            "accounts",
-            "is missing, and so is organization: true.",
-            'Write organization: true, or accounts: ["012345678901"].',
-        )
-    for key in ("management_account", "discovery_role"):
-        if section.has(key):
-            section.fail(key, "has a meaning only with organization: true.", "Leave it out.")
-
-
-def _check_azure(section: _Checked) -> None:
-    if section.has("client_secret_env") and section.has("client_certificate"):
-        section.fail(
-            "client_certificate", "stands beside client_secret_env.", "Keep one of the two."
-        )
-    if not section.has("client_secret_env") and not section.has("client_certificate"):
-        section.fail(
-            "client_secret_env",
-            "is missing, and so is client_certificate.",
-            "Name the environment variable that holds the secret, or the certificate's file.",
-        )
-    together = ("remediator_client_id", "remediator_identity", "remediator_role", "gate_id")
-    missing = [key for key in together if not section.has(key)]
-    if missing and len(missing) < len(together):
-        present = next(key for key in together if section.has(key))
-        section.fail(
-            missing[0],
-            f"is missing, but {present} is there.",
-            f"Remediation needs all of {', '.join(together)}.",
-        )
-    if section.has("token_endpoint") and missing:
-        section.fail("token_endpoint", "has no remediator.", f"Add {', '.join(together)}.")
-
-
-def _check_top(section: _Checked) -> None:
-    values = section.values
-    if not values.get("aws") and not values.get("azure"):
-        section.fail("aws", "is missing, and so is azure.", "List at least one source under either")
-    _check_unique(section, "name", "a source of this name stands above.", "Give each its own name.")
-    _check_unique(section, "accounts", "this account stands above.", "List it once.")
-    _check_unique(section, "subscriptions", "this subscription stands above.", "List it once.")
-    if section.has("issuer"):
-        return
-    for cloud, place, entry in _entries(values):
-        needs = "token_endpoint" if entry.get("token_endpoint") else "gate_id"
-        if entry.get(needs):
-            section.fail(
-                cloud,
-                f"{place}.{needs} needs an issuer.",
-                "Add issuer: {url: https://…, key_file: …, key_id: …}.",
-            )
-
-
-def _check_unique(section: _Checked, key: str, problem: str, fix: str) -> None:
-    seen: set[str] = set()
-    for cloud, place, entry in _entries(section.values):
-        value = entry.get(key, ())
-        for one in (value,) if isinstance(value, str) else value:
-            if one in seen:
-                index = int(place[len(cloud) + 1 : -1])
-                listed = section.nodes[cloud].value[index]
-                section.reader.fail(listed, f"{place}.{key}", problem, fix)
-            seen.add(one)
-
-
-def _entries(values: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
-    for cloud in ("aws", "azure"):
-        for index, entry in enumerate(values.get(cloud, ())):
-            yield cloud, f"{cloud}[{index}]", entry
-
-
-_HUB_CREDENTIALS = _Schema(
-    {
-        "profile": _Key(_Reader.text),
-        "access_key_id_env": _Key(_env),
-        "secret_access_key_env": _Key(_env),
-    },
-    _check_hub_credentials,
-)
-
-_AWS = _Schema(
-    {
-        "name": _Key(_name, required=True, example="acme"),
-        "organization": _Key(_flag),
-        "accounts": _Key(_list_of(_account, "account ids")),
-        "management_account": _Key(_account),
-        "discovery_role": _Key(_role),
-        "regions": _Key(_list_of(_region, "regions"), required=True, example="[eu-central-1]"),
-        "scanner_role": _Key(_role),
-        "remediator_role": _Key(_role),
-        "external_id": _Key(_external_id, required=True, example="a UUID of your own"),
-        "partition": _Key(_one_of(PARTITIONS)),
-        "endpoint": _Key(_base_url("https", "http")),
-        "ca_file": _Key(_path),
-        "credentials": _Key(_hub_credentials),
-        "token_endpoint": _Key(_url("https")),
-        "token_endpoint_ca_file": _Key(_path),
-    },
-    _check_aws,
-)
-
-_AZURE = _Schema(
-    {
-        "name": _Key(_name, required=True, example="contoso"),
-        "tenant": _Key(_uuid, required=True, example="the tenant's UUID"),
-        "subscriptions": _Key(_list_of(_uuid, "subscription ids")),
-        "client_id": _Key(_uuid, required=True, example="the application's UUID"),
-        "client_secret_env": _Key(_env),
-        "client_certificate": _Key(_path),
-        "authority": _Key(_base_url("https")),
-        "resource_manager": _Key(_base_url("https")),
-        "audience": _Key(_url("https")),
-        "ca_file": _Key(_path),
-        "remediator_client_id": _Key(_uuid),
-        "remediator_identity": _Key(
-            _matching(
-                _IDENTITY,
-                "this is not the ARM id of a user-assigned identity.",
-                "Write /subscriptions/…/resourceGroups/…/providers/"
-                "Microsoft.ManagedIdentity/userAssignedIdentities/….",
-            )
-        ),
-        "remediator_role": _Key(_role_definition),
-        "gate_id": _Key(_uuid),
-        "token_endpoint": _Key(_url("https")),
-        "token_endpoint_ca_file": _Key(_path),
-    },
-    _check_azure,
-)
-
-_ISSUER = _Schema(
-    {
-        "url": _Key(_base_url("https"), required=True, example="https://…"),
-        "key_file": _Key(_path, required=True, example="the private key's file"),
-        "key_id": _Key(_Reader.text, required=True, example="the key's name in the published set"),
-    }
-)
-
-_TOP = _Schema(
-    {
-        "suture": _Key(_version, required=True, example="1"),
-        "aws": _Key(_sections(_AWS, "AWS sources")),
-        "azure": _Key(_sections(_AZURE, "Azure sources")),
-        "issuer": _Key(_issuer),
-    },
-    _check_top,
-)

@@ -10,7 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from tasks.errors import BadFile, BadInput
+from tasks.errors import BadFile
 
 
 class Section:
@@ -43,6 +43,30 @@ class Section:
         line = self.line_of(key) if key and hasattr(self, "data") else self.line
         return self.error(field, problem, fix, file=self.file, line=line)
 
+    def has(self, key: str) -> bool:
+        """Whether ``key`` is there with a value."""
+        return self.data.get(key) is not None
+
+    def items(self, key: str) -> list[Any]:
+        """The list under ``key``, which must be there and not be empty."""
+        value = self.data.get(key)
+        if value is None:
+            raise self.bad(key, "is missing.", "Add it.")
+        if not isinstance(value, list) or not value:
+            raise self.bad(key, "is not a list with something in it.", f"Write {key}: [ … ].")
+        return value
+
+    def bad_item(self, key: str, index: int, problem: str, fix: str = "") -> BadFile:
+        """The error about one item of the list under ``key``, ready to be raised."""
+        field = ".".join(part for part in (self.name, f"{key}[{index}]") if part)
+        return self.error(field, problem, fix, file=self.file, line=self._item_line(key, index))
+
+    def _item_line(self, key: str, index: int) -> int:
+        try:
+            return int(self.data[key].lc.item(index)[0]) + 1
+        except (KeyError, AttributeError):
+            return self.line_of(key)
+
     def only(self, known: Iterable[str]) -> None:
         """Refuse keys that mean nothing here, suggesting the nearest that does."""
         known = list(known)
@@ -59,8 +83,10 @@ class Section:
             if default is None:
                 raise self.bad(key, "is missing.", "Add it.")
             return default
-        if not isinstance(value, str) or (not value.strip() and default is None):
+        if not isinstance(value, str):
             raise self.bad(key, f"is {_kind(value)}, not text.", "Put it in quotes.")
+        if not value.strip() and default is None:
+            raise self.bad(key, "is empty.")
         return str(value)
 
     def texts(self, key: str, default: Iterable[str] = ()) -> tuple[str, ...]:
@@ -100,10 +126,7 @@ class Section:
             raise self.bad(key, f"is {_kind(items)}, not a list.", "Start each entry with `- `.")
         found = []
         for index, item in enumerate(items):
-            try:
-                line = int(items.lc.item(index)[0]) + 1  # type: ignore[attr-defined]
-            except (KeyError, AttributeError):
-                line = self.line_of(key)
+            line = self._item_line(key, index)
             name = f"{self.name}.{key}[{index}]".lstrip(".")
             found.append(Section(item, name=name, file=self.file, line=line, error=self.error))
         return tuple(found)
@@ -115,7 +138,7 @@ def read_yaml(path: Path, error: type[BadFile]) -> Section:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         reason = getattr(problem, "strerror", None) or "is not UTF-8 text"
-        raise BadInput(str(path), f"cannot be read: {reason}.") from None
+        raise error("file", f"cannot be read: {reason}.", file=str(path)) from None
     return parse_yaml(text, str(path), error)
 
 
@@ -129,6 +152,9 @@ def parse_yaml(text: str, file: str, error: type[BadFile]) -> Section:
         raise error("file", f"is not YAML: {problem.problem}.", file=file, line=line) from None
     except (YAMLError, ValueError) as problem:
         raise error("file", f"is not YAML: {problem}.", file=file, line=1) from None
+    except (LookupError, TypeError, AttributeError, RecursionError, NotImplementedError):
+        # The parser's own slips: an unknown %YAML version, for one, is a KeyError in it.
+        raise error("file", "is not YAML that can be read.", file=file, line=1) from None
     return Section(data, name="", file=file, line=1, error=error)
 
 

@@ -197,5 +197,8 @@ def _why_skipped(account: Account) -> str:
 
 
 def _why_nothing(coverage: Sequence[Covered]) -> str:
-    """The reasons of an account of which nothing could be read, each once."""
-    return "; ".join(dict.fromkeys(covered.reason for covered in coverage))
+    """Why nothing could be read: the first reason of each sort (refused, throttled, …)."""
+    sorts: dict[str, str] = {}
+    for covered in coverage:
+        sorts.setdefault(covered.reason.partition(":")[0], covered.reason)
+    return "; ".join(sorts.values())

@@ -110,11 +110,21 @@ def test_one_source_is_enough() -> None:
     assert inventory.azure == ()
 
 
+def test_principal_of_the_hub() -> None:
+    arn = "arn:aws-us-gov:iam::111122223333:role/security/suture"
+    inventory = parse_inventory(
+        FULL.replace("name: plain", f"name: plain\n    hub_principal: {arn}")
+    )
+    assert inventory.aws[1].hub_principal == arn
+    with pytest.raises(BadInventory, match="not the ARN of a user or a role"):
+        parse_inventory(FULL.replace("name: plain", 'name: plain\n    hub_principal: "*"'))
+
+
 # (what is replaced in FULL, by what, the line that is wrong, the field, a word of the fix)
 MISTAKES = [
     ("suture: 1", "suture: 2", 1, "suture", "suture: 1"),
     ("suture: 1", "suture: '1'", 1, "suture", "suture: 1"),
-    ("suture: 1\n", "", 1, "suture", "Add suture: 1"),
+    ("suture: 1\n", "", 1, "suture", "suture: 1"),
     ("aws:\n", "aws: &x\n", 15, None, None),  # an anchor alone harms nothing
     ("aws:\n", "awz:\n", 2, "awz", "Did you mean aws"),
     ("    organization: true\n", "", 3, "aws[0].accounts", "organization: true"),
@@ -134,16 +144,16 @@ MISTAKES = [
     ('["111122223333", "012345678901"]', "[012345678901]", 16, "aws[1].accounts[0]", "quotes"),
     ('["111122223333", "012345678901"]', "[111122223333]", 16, "aws[1].accounts[0]", "quotes"),
     ('"012345678901"]', '"111122223333"]', 16, "aws[1].accounts[1]", "Keep one"),
-    ('["111122223333", "012345678901"]', "[]", 16, "aws[1].accounts", "at least one"),
+    ('["111122223333", "012345678901"]', "[]", 16, "aws[1].accounts", "Write accounts: ["),
     ('["111122223333", "012345678901"]', '"111122223333"', 16, "aws[1].accounts", "list"),
     ("name: plain", "name: acme", 15, "aws[1].name", "own name"),
     ("name: contoso", "name: plain", 22, "azure[0].name", "own name"),
     ("name: plain", "name: 'pl ain'", 15, "aws[1].name", "acme-production"),
     ("name: plain", "name: 7", 15, "aws[1].name", "quotes"),
-    ("name: plain", "name: ''", 15, "aws[1].name", "one line"),
+    ("name: plain", "name: ''", 15, "aws[1].name", "empty"),
     ("regions: [us-gov-west-1]", "regions: [us-gov-west1]", 17, "aws[1].regions[0]", "eu-central"),
     ("regions: [us-gov-west-1]", "regions: all", 17, "aws[1].regions", "list"),
-    ("    regions: [us-gov-west-1]\n", "", 15, "aws[1].regions", "Add regions"),
+    ("    regions: [us-gov-west-1]\n", "", 15, "aws[1].regions", "Add it"),
     ("regions: [us-gov-west-1]", "region: [us-gov-west-1]", 17, "aws[1].region", "regions?"),
     ("partition: aws-us-gov", "partition: aws-gov", 18, "aws[1].partition", "aws-us-gov"),
     ("security/Reader", "arn:aws:iam::1:role/x", 19, "aws[1].scanner_role", "without the ARN"),
@@ -169,7 +179,7 @@ MISTAKES = [
     (
         "      secret_access_key_env: HUB_SECRET\n",
         "",
-        12,
+        11,
         "aws[0].credentials.secret_access_key_env",
         "both",
     ),
@@ -223,8 +233,14 @@ MISTAKES = [
         "azure[0].tenant",
         "UUID",
     ),
-    ("    tenant: 9A0C2A0E-1111-4222-8333-444455556601\n", "", 22, "azure[0].tenant", "Add tenant"),
-    ("[9a0c2a0e-1111-4222-8333-444455556602]", "[]", 24, "azure[0].subscriptions", "leave it out"),
+    ("    tenant: 9A0C2A0E-1111-4222-8333-444455556601\n", "", 22, "azure[0].tenant", "Add it"),
+    (
+        "[9a0c2a0e-1111-4222-8333-444455556602]",
+        "[]",
+        24,
+        "azure[0].subscriptions",
+        "Write subscriptions: [",
+    ),
     (
         "    remediator_role: 9a0c2a0e-1111-4222-8333-444455556605\n",
         "",
@@ -255,13 +271,12 @@ MISTAKES = [
     ),
     ("  url: https://issuer", "  url: http://issuer", 32, "issuer.url", "https"),
     ('key_id: "1"', "key_id: 1", 34, "issuer.key_id", "quotes"),
-    ('  key_id: "1"\n', "", 32, "issuer.key_id", "Add key_id"),
-    ("name: plain", "name: plain\n    name: twice", 16, "aws[1].name", "Keep one"),
-    ("name: plain", "name: plain\n    <<: {}", 16, "aws[1].<<", "Write the keys out"),
-    ("name: plain", "name: plain\n    ? [a]\n    : b", 16, "aws[1]", "not a word"),
-    ("name: plain", "name: [plain]", 15, "aws[1].name", "must be text"),
-    ("issuer:\n", "issuer: [\n", 33, "inventory", "not YAML"),
-    ("suture: 1\n", "suture: 1\n\tx: 1\n", 2, "inventory", "not YAML"),
+    ('  key_id: "1"\n', "", 31, "issuer.key_id", "Add it"),
+    ("name: plain", "name: plain\n    name: twice", 16, "file", "duplicate key"),
+    ("name: plain", "name: plain\n    ? [a]\n    : b", 15, "aws[1].('a',)", "not a known key"),
+    ("name: plain", "name: [plain]", 15, "aws[1].name", "not text"),
+    ("issuer:\n", "issuer: [\n", 33, "file", "not YAML"),
+    ("suture: 1\n", "suture: 1\n\tx: 1\n", 2, "file", "not YAML"),
 ]
 
 
@@ -292,10 +307,10 @@ def test_secret_in_the_file_is_not_repeated(secret: str) -> None:
 
 def test_issuer_is_asked_for_where_it_is_needed() -> None:
     without = FULL[: FULL.index("issuer:")]
-    with pytest.raises(BadInventory, match=r"aws\[0\]\.token_endpoint needs an issuer"):
+    with pytest.raises(BadInventory, match=r"aws\[0\]\.token_endpoint: needs an issuer"):
         parse_inventory(without)
     without = re.sub(r".*token_endpoint.*\n", "", without)
-    with pytest.raises(BadInventory, match=r"azure\[0\]\.gate_id needs an issuer"):
+    with pytest.raises(BadInventory, match=r"azure\[0\]\.gate_id: needs an issuer"):
         parse_inventory(without)
 
 
@@ -303,7 +318,7 @@ def test_account_listed_twice_in_two_sources() -> None:
     again = FULL.replace("name: plain", 'name: third\n    accounts: ["111122223333"]\n'
         "    regions: [us-east-1]\n    external_id: 7b0c2a0e-1111-4222-8333-44445555666c\n"
         "  - name: plain")  # fmt: skip
-    with pytest.raises(BadInventory, match=r"aws\[2\]\.accounts: this account stands above"):
+    with pytest.raises(BadInventory, match=r"aws\[2\]\.accounts: 111122223333 is listed above"):
         parse_inventory(again)
 
 
@@ -316,7 +331,7 @@ def test_file_without_sources(text: str) -> None:
 
 
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
-    with pytest.raises(BadInventory, match="no such file"):
+    with pytest.raises(BadInventory, match="No such file"):
         load_inventory(tmp_path / "none.yaml")
     with pytest.raises(BadInventory, match="cannot be read"):
         load_inventory(tmp_path)
