@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
+from botocore.exceptions import UnknownServiceError
 from moto.core.request import Request as MotoRequest
 from moto.core.routing import get_service_router
 from moto.core.utils import get_service_model
@@ -90,8 +91,8 @@ def _guessed_service(headers: Mapping[str, str]) -> str:
 def _protocol(service: str) -> tuple[str, str]:
     try:
         metadata = get_service_model(service).metadata
-    except KeyError:
-        return "query", ""
+    except UnknownServiceError:  # a signing name of its own, mostly of newer REST services
+        return "rest-json", ""
     return metadata["protocol"], metadata.get("xmlNamespace", "")
 
 
@@ -116,7 +117,7 @@ def operation(call: Call) -> tuple[str, Mapping[str, str]]:
     try:
         router = get_service_router(call.service)
         model, uri = router.match(MotoRequest(call.moto_environ("000000000000")))
-    except (HTTPException, LookupError, ValueError):
+    except (HTTPException, UnknownServiceError, LookupError, ValueError):
         raise Refusal("unknown action") from None
     return model.name, uri
 

@@ -21,6 +21,7 @@ from moto.ec2.exceptions import (
     InvalidSecurityGroupNotFoundError,
     InvalidSecurityGroupRuleIdNotFoundError,
 )
+from moto.ec2.responses.availability_zones_and_regions import AvailabilityZonesAndRegions
 from moto.ec2.responses.security_groups import SecurityGroups
 from moto.iam.access_control import PermissionResult
 from moto.iam.exceptions import ValidationError
@@ -36,6 +37,7 @@ ORGANIZATION_PAGE = 20  # ListAccounts: "MaxResults … valid range 1 to 20"
 
 @functools.cache
 def install() -> None:
+    AvailabilityZonesAndRegions.describe_regions = _describe_regions
     SecurityGroups.describe_security_groups = _describe_security_groups
     SecurityGroups.authorize_security_group_ingress = _authorize("ingress")
     SecurityGroups.authorize_security_group_egress = _authorize("egress")
@@ -141,6 +143,18 @@ def _list_buckets(self: S3Response) -> Any:
     answer = {"Owner": {"ID": owner}, "Buckets": buckets, "ContinuationToken": following}
     self.data["Action"] = "ListBuckets"
     return self.serialized(ActionResult(answer))
+
+
+# ---------------------------------------------------------------- regions
+
+
+def _describe_regions(self: AvailabilityZonesAndRegions) -> ActionResult:
+    """moto also lists the regions an account has not opted in to, asked or not."""
+    self.error_on_dryrun()
+    regions = self.ec2_backend.describe_regions(self._get_param("RegionNames", []))
+    if str(self._get_param("AllRegions", "false")).lower() != "true":
+        regions = [one for one in regions if one.opt_in_status != "not-opted-in"]
+    return ActionResult({"Regions": regions})
 
 
 # ---------------------------------------------------------------- password policy

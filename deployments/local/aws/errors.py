@@ -120,7 +120,8 @@ def _named(refusal: Refusal, protocol: str) -> tuple[int, str, str]:
     by_protocol = _TABLE.get(refusal.kind)
     if by_protocol is None:
         return refusal.status, refusal.kind, refusal.message
-    status, code, standard = by_protocol.get(protocol, by_protocol["*"])
+    family = "json" if protocol == "rest-json" else protocol
+    status, code, standard = by_protocol.get(family, by_protocol["*"])
     if code == "UnauthorizedOperation" and refusal.message:
         return status, code, f"{standard} {refusal.message}"
     return status, code, refusal.message or standard

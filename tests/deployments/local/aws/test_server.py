@@ -443,6 +443,19 @@ def test_the_organization_is_listed_page_by_page(cloud):
     assert {tag["Key"] for tag in tags} == {"env", "owner"}
 
 
+def test_only_regions_in_use_are_listed_unless_all_are_asked_for(cloud):
+    ec2 = cloud.client("ec2", cloud.scanner())
+    used = {region["RegionName"] for region in ec2.describe_regions()["Regions"]}
+    every = {region["RegionName"] for region in ec2.describe_regions(AllRegions=True)["Regions"]}
+    assert set(cloud.told["regions"]) <= used < every
+
+
+def test_a_service_that_is_not_emulated_says_so(cloud):
+    analyzer = cloud.client("accessanalyzer", cloud.told["customer"])
+    assert code(analyzer.list_analyzers) == "UnknownOperationException"
+    assert code(cloud.client("sts", cloud.told["customer"]).get_session_token) == "InvalidAction"
+
+
 def test_security_groups_are_paged(cloud):
     account = cloud.healthy[5]
     admin, ec2 = (
