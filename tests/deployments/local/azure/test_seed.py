@@ -1,0 +1,101 @@
+"""What the seed plants: repeatable, varied, and telling the truth."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+
+from deployments.local.azure.network import SecurityGroup, check_conflicts, checked_rule
+from deployments.local.azure.seed import ACCOUNTS, GROUPS, Seeded, seed_tenant
+from deployments.local.azure.storage import StorageAccount
+
+
+def rendered(seeded: Seeded) -> list[object]:
+    return [resource.render() for resource in seeded.tenant.every_resource()]
+
+
+def without_secrets(seeded: Seeded) -> dict[str, object]:
+    about = seeded.description
+    return {
+        **about,
+        "scanner": about["scanner"]["client_id"],
+        "customer": about["customer"]["client_id"],
+    }
+
+
+def test_the_same_seed_plants_the_same_fleet() -> None:
+    first, second, other = seed_tenant(6, 7), seed_tenant(6, 7), seed_tenant(6, 8)
+    assert rendered(first) == rendered(second)
+    assert (first.truth, first.failing) == (second.truth, second.failing)
+    assert without_secrets(first) == without_secrets(second)
+    assert first.description["scanner"] != second.description["scanner"]
+    assert first.truth != other.truth
+
+
+def test_two_subscriptions_fail_and_one_is_disabled() -> None:
+    seeded = seed_tenant(5, 1)
+    states = Counter(s["state"] for s in seeded.description["subscriptions"])
+    assert states == {"Enabled": 5, "Disabled": 1}
+    assert sorted(seeded.failing.values()) == ["refused", "throttled"]
+    assert seeded.description["subscriptions"][0]["id"] not in seeded.failing
+    disabled = seeded.description["subscriptions"][-1]["id"]
+    reported = {finding["account"] for finding in seeded.truth}
+    assert not reported & {disabled, *seeded.failing}
+
+
+@pytest.mark.parametrize(("count", "failing"), [(4, True), (9, False)])
+def test_no_failures_when_unwanted_or_too_few(count: int, failing: bool) -> None:
+    assert seed_tenant(count, 1, failing).failing == {}
+
+
+def test_every_variant_is_planted_and_the_truth_names_what_it_breaks() -> None:
+    seeded = seed_tenant(20, 3, failing=False)
+    live = {s["id"] for s in seeded.description["subscriptions"] if s["state"] == "Enabled"}
+    planted = [
+        resource for resource in seeded.tenant.every_resource() if resource.id.split("/")[2] in live
+    ]
+    names = {
+        resource.name.removeprefix("NSG-")[:-5]
+        for resource in planted
+        if isinstance(resource, SecurityGroup)
+    }
+    assert names == {variant.name for variant in GROUPS}
+    assert sum(isinstance(r, StorageAccount) for r in planted) >= len(ACCOUNTS)
+    breaks = {variant.name: variant.breaks for variant in GROUPS}
+    said: dict[str, set[str]] = {}
+    for finding in seeded.truth:
+        said.setdefault(finding["resource"], set()).add(finding["rule"])
+    for resource in planted:
+        if isinstance(resource, SecurityGroup):
+            variant = resource.name.removeprefix("NSG-")[:-5]
+            assert said.get(resource.id.lower(), set()) == breaks[variant]
+
+
+def test_the_truth_uses_lower_case_ids_of_resources_that_exist() -> None:
+    seeded = seed_tenant(6, 7)
+    by_id = {r.id.lower(): r for r in seeded.tenant.every_resource()}
+    assert any(r.id != key for key, r in by_id.items())
+    for finding in seeded.truth:
+        resource = by_id[finding["resource"]]
+        assert finding["account"] in finding["resource"]
+        assert finding["region"] == resource.location
+    assert len({(f["rule"], f["resource"]) for f in seeded.truth}) == len(seeded.truth)
+
+
+def test_every_planted_rule_would_be_accepted_from_a_client() -> None:
+    for variant in GROUPS:
+        check_conflicts({n: (n, checked_rule(n, given)) for n, given in variant.rules})
+
+
+def test_a_hundred_subscriptions_are_planted_in_no_time() -> None:
+    start = time.process_time()
+    seed_tenant(100, 7)
+    assert time.process_time() - start < 3
+
+
+def test_secrets_do_not_show_in_reprs() -> None:
+    seeded = seed_tenant(2, 7)
+    shown = repr(seeded) + repr(seeded.tenant.principals)
+    assert seeded.description["scanner"]["client_secret"] not in shown
