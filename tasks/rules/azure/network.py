@@ -242,9 +242,9 @@ def _let_in(
 
 
 def _opening(
-    rules: Sequence[Inbound], door: Door, segment: PortRange
+    rules: Sequence[Inbound], allowing: Sequence[Inbound], door: Door, segment: PortRange
 ) -> dict[Inbound, frozenset[str]]:
-    """The allow rules that open ``segment`` to the internet and the sources that do it.
+    """Those of ``allowing`` that open ``segment`` to the internet, and the sources that do it.
 
     A rule for the whole internet counts as soon as any of it gets past the denies above: denying
     some networks does not close a port. Rules for parts of it count where what gets past adds up
@@ -252,10 +252,8 @@ def _opening(
     """
     reach = {
         rule: reached
-        for rule in rules
-        if rule.allows
-        and covers(rule.through(door), [segment])
-        and (reached := _let_in(rules, rule, door.protocol, segment))
+        for rule in allowing
+        if (reached := _let_in(rules, rule, door.protocol, segment))
     }
     whole = any(is_internet(rule.networks) for rule in reach)
     if not whole and not is_internet(one for reached in reach.values() for one in reached):
@@ -269,14 +267,18 @@ def _opening(
 
 
 def _outermost(rules: Sequence[Inbound], door: Door) -> dict[Inbound, frozenset[str]]:
-    """The widest rules that open every port of ``door``, with their sources; empty when closed."""
-    spans = {rule: rule.through(door) for rule in rules if rule.allows}
+    """The widest rules that open every port of ``door``, with their sources; empty when closed.
+
+    Allow rules must name every port for the internet, and some of it must get past the denies
+    above: denying port 22 does not make a harmless rule of one that allows everything.
+    """
+    spans = {rule: rule.through(door) for rule in rules}
     guilty: dict[Inbound, frozenset[str]] = {}
     for segment in segments((one for span in spans.values() for one in span), door.ports):
-        opening = _opening(rules, door, segment)
-        if not opening:
+        allowing = [rule for rule in rules if rule.allows and covers(spans[rule], [segment])]
+        if not is_internet(one for rule in allowing for one in rule.networks):
             return {}
-        for rule, sources in opening.items():
+        for rule, sources in _opening(rules, allowing, door, segment).items():
             guilty[rule] = guilty.get(rule, frozenset()) | sources
     return {
         rule: sources
@@ -364,6 +366,8 @@ class _Plan:
         self.rules = list(rules)
         self._group = resource.id
         self._names = {name.lower() for name, _ in _bodies(resource)}
+        # A deleted rule keeps its priority to the end: additions are made before it goes.
+        self._priorities = {rule.priority for rule in rules}
         self._added: list[Step] = []
         self._changed: list[Step] = []
         self._deleted: list[Step] = []
@@ -461,7 +465,7 @@ class _Plan:
         Allow rules may change places without changing what gets in. A deny about these ports may
         not be crossed: below it the new rule would be shadowed, above it, it would override it.
         """
-        taken = {one.priority for one in self.rules}
+        taken = self._priorities
         fences = {one.priority for one in self.rules if _may_deny(one, rule, ports)}
         after = _first_free(range(rule.priority + 1, _PRIORITIES.stop), taken, fences)
         before = _first_free(range(rule.priority - 1, _PRIORITIES.start - 1, -1), taken, fences)
@@ -472,7 +476,9 @@ class _Plan:
                 f"has no free priority beside {rule.priority} for a rule of its other sources.",
                 "Make room there, or leave allowed_cidrs empty if it has no other sources.",
             )
-        return min(found, key=lambda priority: abs(priority - rule.priority))
+        nearest = min(found, key=lambda priority: abs(priority - rule.priority))
+        taken.add(nearest)
+        return nearest
 
 
 def _first_free(priorities: Iterable[int], taken: set[int], fences: set[int]) -> int | None:
