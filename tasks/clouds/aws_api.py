@@ -172,6 +172,8 @@ class AwsApi:
         if self._endpoint:
             given["Endpoint"] = self._endpoint
             given["ForcePathStyle"] = True  # a bucket has no host name of its own there
+        if model.name == "GetBucketLocation":
+            given["ForcePathStyle"] = True  # the one way S3 answers about another region's bucket
         for fixed in model.static_context_parameters:
             given[fixed.name] = fixed.value
         for taken in model.context_parameters:
