@@ -7,9 +7,13 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
+from botocore.validate import ParamValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -294,10 +298,8 @@ def test_missing_data_is_unknown(row: Rule) -> None:
 
 
 @every_rule
-@pytest.mark.parametrize("junk", ["", "text", 7, 1.5, {"odd": []}, [7], [[]], [None], True])
+@pytest.mark.parametrize("junk", ["", "text", 7, 1.5, {"odd": []}, [7], [[]], [None], 1])
 def test_junk_is_never_a_pass(row: Rule, junk: Any) -> None:
-    if row.kind == "aws.ec2.ebs_defaults" and junk is True:
-        pytest.skip("true is what the API answers here")
     config = {**EXAMPLES[row.id][0][0], part(row): junk}
     assert row.judge(resource(row, config))[0] is not Verdict.PASS
 
@@ -355,13 +357,14 @@ def permission(cloud: Cloud, operation: str, service: str) -> str:
     return f"Microsoft.Network/networkSecurityGroups/securityRules/{verb}"
 
 
+@cache
+def sdk_model(service: str) -> ServiceModel:
+    return ServiceModel(Loader().load_service_model(service, "service-2"))
+
+
 @every_rule
 def test_calls_are_ones_the_sdk_knows(row: Rule) -> None:
     """botocore itself checks names and types of every AWS call and undo."""
-    loaders = pytest.importorskip("botocore.loaders")
-    from botocore.model import ServiceModel
-    from botocore.validate import ParamValidator
-
     assert row.fix is not None
     values = {"allowed_cidrs": ("10.1.0.0/16", "2001:db8::/32")} if row.inputs else {}
     values = values if row.service != "iam" else {"minimum_length": 20}
@@ -372,8 +375,7 @@ def test_calls_are_ones_the_sdk_knows(row: Rule) -> None:
                     assert call.operation in {"PUT", "PATCH", "DELETE"}
                     assert call.target.startswith(IDS[row.kind])
                     continue
-                model = ServiceModel(loaders.Loader().load_service_model(call.service, "service-2"))
-                shape = model.operation_model(call.operation).input_shape
+                shape = sdk_model(call.service).operation_model(call.operation).input_shape
                 if shape is None:
                     assert not call.params
                     continue
@@ -418,7 +420,7 @@ def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return changed
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_damaged_configurations_never_crash_a_rule(data: st.DataObject) -> None:
     row = data.draw(st.sampled_from(RULES))
@@ -438,8 +440,7 @@ def test_damaged_configurations_never_crash_a_rule(data: st.DataObject) -> None:
     assert bool(steps) == (verdict is Verdict.FAIL)
 
 
-def test_aka_names_what_the_references_know(request: pytest.FixtureRequest) -> None:
-    """Peers' ids are written once: no two rules of one cloud claim the same check by accident."""
+def test_no_two_rules_of_a_cloud_claim_one_check() -> None:
     shared = {"cis-aws-6.0:6.3", "cis-aws-6.0:6.4"}  # one control over many ports
     for cloud in Cloud:
         named = [name for one in RULES if one.cloud is cloud for name in one.aka]

@@ -279,7 +279,7 @@ INSIDERS = ("10.1.2.3", "203.0.113.9", "2001:db8::1")
 OUTSIDERS = ("8.8.8.8", "200.1.1.1", "2600::1")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(before=groups(), allowed=ALLOWED, row=st.sampled_from([SSH, RDP, ALL_PORTS]))
 def test_fix_closes_keeps_and_can_be_undone(
     before: Resource, allowed: list[str], row: Any, apply: Any, undo: Any, snapshot: Any
@@ -293,7 +293,7 @@ def test_fix_closes_keeps_and_can_be_undone(
     assert snapshot(undo(after, steps)) == snapshot(before)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(before=groups(), allowed=ALLOWED)
 def test_ssh_fix_changes_nothing_else(before: Resource, allowed: list[str], apply: Any) -> None:
     assume(SSH.judge(before)[0] is Verdict.FAIL)

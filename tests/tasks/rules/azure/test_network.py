@@ -448,7 +448,7 @@ INTERNET = ("*", "Internet", "0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "::/0")
 WORLD = ("8.8.8.8", "200.1.1.1", "2600::1")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(before=groups(), allowed=ALLOWED, row=st.sampled_from([SSH, ANY_PORT]))
 def test_fix_closes_and_can_be_undone(
     before: Resource, allowed: list[str], row: Any, apply: Any, undo: Any, snapshot: Any
@@ -465,7 +465,7 @@ def test_fix_closes_and_can_be_undone(
     assert snapshot(undo(after, steps)) == snapshot(before)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(before=groups(), allowed=ALLOWED)
 def test_ssh_fix_changes_nothing_else(before: Resource, allowed: list[str], apply: Any) -> None:
     assume(SSH.judge(before)[0] is Verdict.FAIL)
@@ -502,7 +502,7 @@ def without_internet(resource: Resource) -> Resource:
     return left
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(before=groups())
 def test_verdicts_agree_with_the_packets(before: Resource) -> None:
     """Pass: not all of the sampled internet gets in. Fail: some of it does."""
