@@ -77,6 +77,7 @@ class EmulatedAzure:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event | None = None
+        self._serving = False
 
     @property
     def description(self) -> dict[str, Any]:
@@ -117,7 +118,7 @@ class EmulatedAzure:
             target=lambda: asyncio.run(self._serve(ready)), name="emulated-azure", daemon=True
         )
         self._thread.start()
-        if not ready.wait(timeout=30) or not self._thread.is_alive():
+        if not ready.wait(timeout=30) or not self._serving:
             raise RuntimeError("the emulated Azure did not start")
 
     def stop(self) -> None:
@@ -147,9 +148,12 @@ class EmulatedAzure:
             for runner, listening in zip(runners, self._sockets, strict=True):
                 await runner.setup()
                 await web.SockSite(runner, listening, ssl_context=context, backlog=512).start()
+            self._serving = True
             ready.set()
             await self._stopping.wait()
         finally:
+            self._serving = False
+            ready.set()
             for runner in runners:
                 _hang_up(runner)
                 await runner.cleanup()

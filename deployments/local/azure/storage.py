@@ -305,13 +305,11 @@ class StorageAccounts(ResourceKind):
                 "between 3 and 24 characters in length and use numbers and lower-case letters "
                 "only.",
             )
-        if any(isinstance(x, StorageAccount) and x.name == name for x in self._everywhere()):
+        everything = self.tenant.every_resource()
+        if any(isinstance(x, StorageAccount) and x.name == name for x in everything):
             raise ArmError(
                 409, "StorageAccountAlreadyTaken", f"The storage account named {name} is taken."
             )
-
-    def _everywhere(self) -> list[Resource]:
-        return list(self.tenant.every_resource())
 
 
 def _checked_head(body: dict[str, Any]) -> tuple[str, str, str]:
