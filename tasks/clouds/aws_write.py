@@ -1,0 +1,201 @@
+"""Writing to AWS: a session of the remediator for one fix of one resource, through boto3."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import boto3
+from botocore import xform_name
+from botocore.config import Config as ClientConfig
+from botocore.exceptions import BotoCoreError
+from pydantic import SecretStr
+
+from tasks.clouds.aws_api import AwsCredentials
+from tasks.clouds.aws_credentials import environment
+from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite, aws_errors
+from tasks.clouds.session_policy import policy_text
+from tasks.errors import AccessRefused, CloudError, Conflict, GateRefused
+from tasks.inventory import AwsSource, HubCredentials
+from tasks.model import Call, Step
+
+SESSION_SECONDS = 900  # the shortest that AWS gives
+SESSION_NAME = "suture-remediation"
+
+# Services without a region are asked in the one that leads their partition.
+_LEADING_REGIONS = {
+    "aws-cn": "cn-north-1",
+    "aws-us-gov": "us-gov-west-1",
+    "aws-eusc": "eusc-de-east-1",
+    "aws-iso": "us-iso-east-1",
+    "aws-iso-b": "us-isob-east-1",
+    "aws-iso-e": "eu-isoe-west-1",
+    "aws-iso-f": "us-isof-south-1",
+}
+
+# An undo that finds things as it would make them has nothing to do.
+_ALREADY_SO = {
+    "InvalidPermission.Duplicate",
+    "InvalidPermission.NotFound",
+    "UnknownIpPermissions",
+    "NoSuchEntity",
+}
+
+_creating = threading.Lock()  # making clients is not thread-safe in boto3; using them is
+
+
+class AwsSession:
+    """Credentials that can do one fix to one resource, for 15 minutes."""
+
+    def __init__(self, source: AwsSource, region: str, keys: AwsCredentials) -> None:
+        self._source = source
+        self._region = leading_region(source) if region == "global" else region
+        self._keys = keys
+        self._clients: dict[str, Any] = {}
+
+    def apply(self, step: Step) -> None:
+        """Make the step's call. Raises CloudError; Conflict when the resource is not as planned."""
+        self._write(step.call)
+
+    def undo(self, step: Step) -> None:
+        """Make the step's undo calls, in order. What is so already is left alone."""
+        for call in step.undo:
+            try:
+                self._write(call)
+            except CloudError as error:
+                if error.code not in _ALREADY_SO:
+                    raise
+
+    def close(self) -> None:
+        """Let go of connections. The session itself ends by its time."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+
+    def _write(self, call: Call) -> None:
+        if call.service not in self._clients:
+            self._clients[call.service] = aws_client(
+                self._source, call.service, self._region, self._keys
+            )
+        operation = getattr(self._clients[call.service], xform_name(call.operation))
+        with aws_errors(call.operation):
+            answer = operation(**call.params)
+        _check_all_revoked(call, answer)
+
+
+def _check_all_revoked(call: Call, answer: Mapping[str, Any]) -> None:
+    """EC2 answers yes to a revocation of what is not there, and lists it."""
+    unknown = answer.get("UnknownIpPermissions")
+    if not unknown:
+        return
+    gone = "what was to be taken away is gone already"
+    kind: type[CloudError] = Conflict
+    if answer.get("RevokedSecurityGroupRules"):
+        kind, gone = PartlyWritten, "some of what was to be taken away was gone, the rest is now"
+    elif answer["ResponseMetadata"].get("RetryAttempts"):
+        kind = UnsettledWrite  # our own first attempt may have taken it away
+    raise kind(gone, code="UnknownIpPermissions", operation=call.operation)
+
+
+def open_aws(
+    source: AwsSource, account: str, region: str, policy: dict[str, Any], code: SecretStr
+) -> AwsSession:
+    """Assume the remediator's role with the code, under a session policy.
+
+    Raises GateRefused when the role does not let us in, CloudError when STS cannot be asked.
+    """
+    region = leading_region(source) if region == "global" else region
+    sts = aws_client(source, "sts", region, hub_keys(source.credentials))
+    try:
+        with aws_errors("AssumeRole"):
+            answer = sts.assume_role(
+                RoleArn=source.role_arn(account, source.remediator_role),
+                RoleSessionName=SESSION_NAME,
+                ExternalId=f"{source.external_id}:{code.get_secret_value()}",
+                DurationSeconds=SESSION_SECONDS,
+                Policy=policy_text(policy),
+            )
+    except AccessRefused as refusal:
+        if refusal.code != "AccessDenied":
+            raise  # Suture's own keys are at fault, not the code
+        raise GateRefused(
+            "The gate did not open with this code: it may be wrong, old, or the gate is closed."
+        ) from None
+    finally:
+        sts.close()
+    return AwsSession(source, region, credentials_of(answer))
+
+
+def credentials_of(assumed: Mapping[str, Any]) -> AwsCredentials:
+    """The credentials in an answer of AssumeRole."""
+    keys = assumed["Credentials"]
+    return AwsCredentials(
+        access_key=keys["AccessKeyId"],
+        secret_key=keys["SecretAccessKey"],
+        token=keys["SessionToken"],
+        expires=keys["Expiration"].timestamp(),
+    )
+
+
+def hub_keys(wanted: HubCredentials | None) -> AwsCredentials:
+    """Suture's own keys, from where the inventory says. Raises BadInput or AccessRefused."""
+    if wanted is not None and wanted.access_key_id_env:
+        return AwsCredentials(
+            environment(wanted.access_key_id_env), environment(wanted.secret_access_key_env)
+        )
+    return keys_from_chain(wanted.profile if wanted is not None else "")
+
+
+def keys_from_chain(profile: str = "") -> AwsCredentials:
+    """Keys from the SDK's own chain: variables, profiles, SSO, container and instance roles."""
+    try:
+        found = boto3.Session(profile_name=profile or None).get_credentials()
+        keys = found.get_frozen_credentials() if found is not None else None
+    except BotoCoreError as error:
+        raise AccessRefused(f"no AWS credentials: {error}") from None
+    if keys is None or not keys.access_key or not keys.secret_key:
+        raise AccessRefused(
+            "the SDK's own chain finds no AWS credentials: set AWS_PROFILE or the "
+            "AWS_ACCESS_KEY_ID pair"
+        )
+    return AwsCredentials(keys.access_key, keys.secret_key, keys.token)
+
+
+def leading_region(source: AwsSource) -> str:
+    """Where the partition's services without a region, such as IAM, are asked."""
+    return _LEADING_REGIONS.get(source.partition, "us-east-1")
+
+
+def aws_client(source: AwsSource, service: str, region: str, keys: AwsCredentials) -> Any:
+    """A boto3 client with keys of its own, at the source's endpoint."""
+    config = ClientConfig(
+        connect_timeout=10,
+        read_timeout=30,
+        retries={"mode": "standard", "total_max_attempts": 4},
+        s3={"addressing_style": "path"} if source.endpoint else None,
+    )
+    with _creating:
+        client: Any = _sdk().client(  # type: ignore[call-overload]
+            service,
+            region_name=region,
+            endpoint_url=source.endpoint or None,
+            verify=source.ca_file or None,
+            aws_access_key_id=keys.access_key,
+            aws_secret_access_key=keys.secret_key,
+            aws_session_token=keys.token,
+            config=config,
+        )
+    return client
+
+
+@functools.cache
+def _sdk() -> boto3.Session:
+    """One session for the process: it keeps the service models, which are slow to load.
+
+    Its debug log quotes whole requests, codes and all, so that is off wherever writes happen.
+    """
+    logging.getLogger("botocore").setLevel(logging.INFO)
+    return boto3.Session()

@@ -1,0 +1,195 @@
+"""The remediator: opens a session with an approver's code, applies a fix, and takes it back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+from pydantic import SecretStr
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from tasks.clouds.aws_write import open_aws
+from tasks.clouds.azure_write import open_azure
+from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite
+from tasks.clouds.session_policy import permissions, session_policy
+from tasks.errors import (
+    ApplyFailed,
+    BadInput,
+    CloudError,
+    CloudTimeout,
+    Conflict,
+    Drifted,
+    GateRefused,
+    SutureError,
+)
+from tasks.inventory import AwsSource, Inventory
+from tasks.model import Account, Resource, Step
+
+# Digits from an authenticator, or what a token endpoint draws. All of it can stand in an AWS
+# ExternalId and in the subject of an Azure federated credential.
+_CODE = re.compile(r"[A-Za-z0-9_-]{6,128}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Propagation:
+    """How long, in seconds, a cloud may take to know of a gate that has just been opened.
+
+    ``code``: a refused code is tried again for this long. ``access``: so is a refused first write
+    on Azure, where role assignments take up to a minute.
+    """
+
+    code: float = 5.0
+    access: float = 60.0
+
+
+class _CloudSession(Protocol):
+    """What both clouds' sessions can do."""
+
+    def apply(self, step: Step) -> None: ...
+
+    def undo(self, step: Step) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Session:
+    """Write access to one resource, for the steps of one fix and their undo.
+
+    A context manager; closing lets go of connections.
+    """
+
+    def __init__(self, inner: _CloudSession) -> None:
+        self._inner = inner
+
+    def apply(self, step: Step) -> None:
+        """Make the step's call and wait for its end.
+
+        Raises CloudError: Conflict when the resource is not what the step was planned for,
+        AccessRefused when the gate closed meanwhile.
+        """
+        self._inner.apply(step)
+
+    def undo(self, step: Step) -> None:
+        """Make the step's undo calls, in order. Raises CloudError."""
+        self._inner.undo(step)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_session(
+    inventory: Inventory,
+    account: Account,
+    resource: Resource,
+    steps: Sequence[Step],
+    code: SecretStr,
+    *,
+    undo: bool = True,
+    propagation: Propagation | None = None,
+) -> Session:
+    """Open the gate from Suture's side: a session for these steps on this resource.
+
+    ``undo=False`` leaves out the permissions of the steps' undo calls. Raises GateRefused, which
+    never repeats the code; BadInput when the inventory does not say how to write there; CloudError
+    when the cloud cannot be asked.
+    """
+    if not _CODE.fullmatch(code.get_secret_value()):
+        raise GateRefused("This is not a code: codes are 6 digits, or what a machine drew.")
+    patience = propagation or Propagation()
+    open_once = _opener(inventory, account, resource, steps, code, undo, patience)
+    trying = Retrying(
+        retry=retry_if_exception_type(GateRefused),
+        stop=stop_after_delay(patience.code),
+        wait=wait_exponential(multiplier=0.5, max=5),
+        reraise=True,
+    )
+    return Session(trying(open_once))
+
+
+def _opener(
+    inventory: Inventory,
+    account: Account,
+    resource: Resource,
+    steps: Sequence[Step],
+    code: SecretStr,
+    undo: bool,
+    patience: Propagation,
+) -> Callable[[], _CloudSession]:
+    source = inventory.source(account.source)
+    if isinstance(source, AwsSource):
+        policy = session_policy(resource, steps, undo=undo)
+        return lambda: open_aws(source, account.id, resource.region, policy, code)
+    issuer = inventory.issuer
+    if not source.remediates or issuer is None:
+        raise BadInput(
+            f"azure.{source.name}",
+            "the inventory does not say who remediates here.",
+            "Add the remediator_… fields, gate_id, and an issuer.",
+        )
+    allowed = permissions(steps, undo=undo)
+    return lambda: open_azure(
+        source, issuer, resource, allowed, code, access_seconds=patience.access
+    )
+
+
+def apply_all(
+    session: Session, steps: Sequence[Step], on_step: Callable[[Step], None] | None = None
+) -> None:
+    """Apply the steps in order; ``on_step`` is called after each. All of them, or none.
+
+    Whatever goes wrong, the steps already done are undone, the last first. Then raises Drifted
+    when the first step already met a changed resource and nothing was written, ApplyFailed
+    otherwise; what is not an Exception (an interrupt) goes on its way.
+    """
+    done: list[Step] = []
+    for step in steps:
+        try:
+            session.apply(step)
+            done.append(step)
+            if on_step is not None:
+                on_step(step)
+        except Conflict as conflict:
+            if not done:
+                raise Drifted(
+                    "The resource changed right before it was to be fixed; nothing was written."
+                ) from conflict
+            raise _taken_back(session, done, step, conflict) from conflict
+        except BaseException as error:
+            written = step not in done and isinstance(error, CloudTimeout | UnsettledWrite)
+            failure = _taken_back(session, [*done, step] if written else done, step, error)
+            if not isinstance(error, Exception):
+                raise
+            raise failure from error
+
+
+def _taken_back(
+    session: Session, done: Sequence[Step], failed: Step, error: BaseException
+) -> ApplyFailed:
+    """Undo what was done, the last first, and say how that went."""
+    what = str(error) if isinstance(error, SutureError) else type(error).__name__
+    message = f"{failed.action} failed: {what}."
+    left = []
+    for step in reversed(done):
+        try:
+            session.undo(step)
+        except CloudError as problem:
+            left.append(f"{step.action} could not be undone: {problem}.")
+    if isinstance(error, PartlyWritten):
+        left.append("Its own part that was done stays done.")
+    if left:
+        return ApplyFailed(" ".join([message, *left]), undone=False)
+    return ApplyFailed(f"{message} Nothing of the fix is left in place.", undone=True)
