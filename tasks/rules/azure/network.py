@@ -502,11 +502,17 @@ def _families(rule: Inbound, guilt: _Guilt, allowed: Sequence[Network]) -> list[
     """Who may still use the door, grouped as Azure takes them.
 
     One rule holds the networks of one IP version, or one service tag, or application security
-    groups: Azure refuses a mixture.
+    groups: Azure refuses a mixture. So an allowed network of an IP version that the rule's
+    destination does not have is left out; nothing could come from it anyway.
     """
     kept = [source for source in rule.sources if source not in guilt.sources]
     known = [one for source in kept for one in addresses(source)]
-    added = [str(one) for one in allowed if not any(inside(one, other) for other in known)]
+    versions = {one.version for place in rule.destinations for one in _prefix(place)} or {4, 6}
+    added = [
+        str(one)
+        for one in allowed
+        if one.version in versions and not any(inside(one, other) for other in known)
+    ]
     groups: dict[str, list[str]] = {}
     for source in [*kept, *added]:
         found = addresses(source)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 import pytest
@@ -160,8 +161,18 @@ def _network(config: dict[str, Any], call: Call) -> None:
         rules.append(new)
 
 
+def _networks(body: Mapping[str, Any]) -> Iterator[IPv4Network | IPv6Network]:
+    for side in ("source", "destination"):
+        written = [body.get(f"{side}AddressPrefix"), *(body.get(f"{side}AddressPrefixes") or [])]
+        for one in written:
+            with suppress(ValueError):
+                yield ip_network(one or "")
+
+
 def _check_rule(body: Mapping[str, Any]) -> None:
     """What ARM refuses in a security rule."""
+    if len({one.version for one in _networks(body)}) > 1:
+        raise Refused("ResourceCannotContainAddressPrefixesFromDifferentAddressFamilies")
     for side in ("source", "destination"):
         for one, many in (
             (f"{side}AddressPrefix", f"{side}AddressPrefixes"),
@@ -169,9 +180,6 @@ def _check_rule(body: Mapping[str, Any]) -> None:
         ):
             if body.get(one) and body.get(many):
                 raise Refused(f"{one} and {many}")
-        versions = {ip_network(one).version for one in body.get(f"{side}AddressPrefixes") or []}
-        if len(versions) > 1:
-            raise Refused("ResourceCannotContainAddressPrefixesFromDifferentAddressFamilies")
         if not any(
             body.get(field)
             for field in (

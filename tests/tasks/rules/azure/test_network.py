@@ -341,6 +341,14 @@ def test_allowed_networks_that_complete_the_internet_are_refused() -> None:
         fix(SSH, nsg(entry("ssh", 100)), "::/0")
 
 
+def test_allowed_networks_fit_the_destination() -> None:
+    one_host = nsg(entry("ssh", 100, destinationAddressPrefix="10.1.0.4/32"))
+    (step,) = fix(SSH, one_host, "10.0.0.0/8", "2001:db8::/32")
+    assert step.call.params["properties"]["sourceAddressPrefix"] == "10.0.0.0/8"
+    (step,) = fix(SSH, one_host, "2001:db8::/32")
+    assert step.call.operation == "DELETE"
+
+
 def test_read_only_properties_are_not_sent() -> None:
     (step,) = fix(SSH, nsg(entry("ssh", 100, provisioningState="Succeeded")), "10.0.0.0/8")
     for call in (step.call, *step.undo):
@@ -427,16 +435,18 @@ def groups(draw: st.DrawFn) -> Resource:
     priorities = draw(st.lists(st.integers(100, 130), unique=True, max_size=5))
     rules = []
     for number, priority in enumerate(priorities):
+        sources = draw(SOURCES)
+        v6 = any(":" in one for one in sources.get("sourceAddressPrefixes", []))
         rules.append(
             entry(
                 f"rule-{number}",
                 priority,
-                **draw(SOURCES),
+                **sources,
                 **draw(PORTS),
                 access=draw(st.sampled_from(["Allow", "Allow", "Deny"])),
                 protocol=draw(st.sampled_from(["Tcp", "Udp", "*"])),
                 direction=draw(st.sampled_from(["Inbound", "Inbound", "Inbound", "Outbound"])),
-                destinationAddressPrefix=draw(st.sampled_from(["*", "*", "172.16.0.4"])),
+                destinationAddressPrefix="*" if v6 else draw(st.sampled_from(["*", "172.16.0.4"])),
             )
         )
     return nsg(*rules)
