@@ -118,7 +118,7 @@ GROUPS = (
     ),
     _group("resolver", "udp on an ssh number, harmless", _allow("udp", 22, 22, V4)),
     _group(
-        "half-world", "wide, and not the world", _allow("tcp", 22, 22, "128.0.0.0/1", "2000::/3")
+        "half-world", "wide, and not the world", _allow("tcp", 22, 22, "128.0.0.0/1", "2000::/4")
     ),
     _group("mesh", "all traffic inside the company", _allow("-1", None, None, OFFICE, PEER_GROUP)),
     _group("empty", "nothing comes in"),
