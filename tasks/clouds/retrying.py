@@ -56,8 +56,12 @@ async def patiently(attempt: Callable[[], Awaitable[T]], patience: Patience) -> 
         wait=_Wait(patience),
         reraise=True,
     )
+
+    async def once() -> T:  # tenacity awaits what is a coroutine function, and a lambda is none
+        return await attempt()
+
     try:
-        return await retrying(attempt)
+        return await retrying(once)
     except TryAgain as last:
         raise last.error from None
 
