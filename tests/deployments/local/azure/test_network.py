@@ -308,8 +308,11 @@ class TestEtags:
     def test_the_etag_of_the_first_answer_is_stale_once_the_write_is_done(
         self, fleet: Any, security_rule: MakeRule
     ) -> None:
-        answer = fleet.call("PUT", rule_path(fleet.new_group(), "A"), json=security_rule())
+        group = fleet.new_group()
+        before = fleet.call("GET", group).json()["etag"]
+        answer = fleet.call("PUT", rule_path(group, "A"), json=security_rule())
         path = answer.json()["id"]
+        assert answer.json()["etag"] != before
         assert answer.json()["properties"]["provisioningState"] == "Updating"
         fleet.settle(answer)
         settled = fleet.call("GET", path).json()
