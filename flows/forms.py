@@ -7,7 +7,7 @@ so the guard checks every field before Prefect sees it (``tasks.approval`` holds
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from prefect.input import RunInput
 from pydantic import Field, create_model
@@ -35,22 +35,33 @@ class Approval(RunInput):
     )
 
 
-def approval_form(inputs: Iterable[Input], page: str) -> type[Approval]:
+def approval_form(inputs: Iterable[Input], page: str, *, numbers: int) -> type[Approval]:
     """The approval form with one more field for each value that the fixes take.
 
-    ``page`` is the markdown shown above the fields.
+    ``page`` is the markdown shown above the fields, ``numbers`` the last number in its table. Kinds
+    and numbers travel in the form's schema, where the guard reads them.
     """
-    fields = {
+    fields: dict[str, Any] = {
         value.name: (
             str,
             Field(
                 default=value.default,
                 title=value.label,
                 description="Used for every change above that takes it.",
+                json_schema_extra={"kind": value.kind},
             ),
         )
         for value in inputs
     }
-    form = create_model("Approval", __base__=Approval, **fields)  # type: ignore[call-overload]
-    described: type[Approval] = form.with_initial_data(description=page)
-    return described
+    left_out = Approval.model_fields["leave_out"]
+    fields["leave_out"] = (
+        str,
+        Field(
+            default="",
+            title=left_out.title,
+            description=left_out.description,
+            json_schema_extra={"numbers": numbers},
+        ),
+    )
+    form = create_model("Approval", __base__=Approval, **fields)
+    return form.with_initial_data(description=page)

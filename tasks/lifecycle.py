@@ -159,7 +159,8 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     # ends the remediation, or the run asks again and it waits.
     "applying": frozenset(
         {
-            *("remediated", "failed", "undone", "refused", "drifted", "already_resolved"),
+            *("remediated", "restored", "failed", "undone", "refused", "drifted"),
+            "already_resolved",
             *("waiting", "expired", "superseded"),
         }
     ),
@@ -171,6 +172,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "refused": frozenset(),
     "drifted": frozenset(),
     "undone": frozenset(),
+    "restored": frozenset(),  # the end of a run that undid another's remediation
     "superseded": frozenset(),
     "already_resolved": frozenset(),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from tasks.model import (
     Resource,
     Rule,
     Step,
+    Verdict,
     canonical_json,
     sha256,
 )
@@ -25,7 +26,8 @@ class Plan:
     """The fix of one finding: the resource as it was read, and the steps it would take.
 
     ``number`` is the row's number in the approver's table, from 1. ``values`` are the parsed inputs
-    the steps were made with. No steps means that the rule passes already.
+    the steps were made with. No steps means that the rule passes already. ``restores`` is empty for
+    a fix; for an undo it is the fingerprint that the resource must have again.
     """
 
     number: int
@@ -36,6 +38,13 @@ class Plan:
     resource: Resource
     values: Mapping[str, Any]
     steps: tuple[Step, ...]
+    restores: str = ""
+
+    def achieved(self, rule: Rule, now: Resource) -> bool:
+        """Whether the resource is as this plan wants it: the rule passes, or it is restored."""
+        if self.restores:
+            return now.fingerprint == self.restores
+        return rule.judge(now)[0] is Verdict.PASS
 
     @property
     def hash(self) -> str:
@@ -72,6 +81,44 @@ def make_plan(
         resource=resource,
         values=values,
         steps=rule.fix(resource, values),
+    )
+
+
+def plan_digest(plans: Iterable[Plan]) -> str:
+    """sha256 over several plans: what a machine approval is bound to."""
+    return sha256(canonical_json([plan.hash for plan in plans]))
+
+
+def restore_plan(
+    done: Plan, before: Resource, now: Resource, *, permission: Callable[[Call], str]
+) -> Plan:
+    """The plan that takes ``done`` back: its undo calls, the last step's first.
+
+    ``now`` is the resource as it is; ``before`` the snapshot to get back to. ``permission`` names
+    the permission a call needs. Each step's own undo is the call that was applied.
+    """
+    steps = []
+    for step in reversed(done.steps):
+        backwards = tuple(Change(c.field, before=c.after, after=c.before) for c in step.changes)
+        for position, call in enumerate(step.undo):
+            steps.append(
+                Step(
+                    action=permission(call),
+                    call=call,
+                    undo=(step.call,) if position == len(step.undo) - 1 else (),
+                    changes=backwards if position == 0 else (),
+                )
+            )
+    return Plan(
+        number=1,
+        finding_id=done.finding_id,
+        rule=done.rule,
+        title=f"Put back: {done.title}",
+        severity=done.severity,
+        resource=now,
+        values={},
+        steps=tuple(steps),
+        restores=before.fingerprint,
     )
 
 
@@ -150,6 +197,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "resource": resource_json(plan.resource),
         "values": dict(plan.values),
         "steps": [_step_json(step) for step in plan.steps],
+        "restores": plan.restores,
     }
 
 
@@ -164,6 +212,7 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
         resource=resource_from_json(data["resource"]),
         values=data["values"],
         steps=tuple(_step_from_json(step) for step in data["steps"]),
+        restores=data.get("restores", ""),
     )
 
 

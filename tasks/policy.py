@@ -107,6 +107,14 @@ class Assignment:
     guided: tuple[Finding, ...]
     capped: tuple[Finding, ...]
 
+    @property
+    def automatic(self) -> tuple[Group, ...]:
+        return tuple(g for g in self.groups if g.policy.mode is Mode.AUTOMATIC)
+
+    @property
+    def assisted(self) -> tuple[Group, ...]:
+        return tuple(g for g in self.groups if g.policy.mode is Mode.ASSISTED)
+
 
 def decide(finding: Finding, policies: Sequence[Policy]) -> Decision:
     """The first policy that the finding meets."""

@@ -1,0 +1,1 @@
+"""The embedded default: PostgreSQL from a wheel, a Prefect server, an emulated fleet."""

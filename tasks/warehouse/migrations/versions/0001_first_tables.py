@@ -824,7 +824,7 @@ def upgrade() -> None:
             "mode IN ('guided', 'assisted', 'automatic')", name=op.f("remediations_mode_check")
         ),
         sa.CheckConstraint(
-            "state IN ('planned', 'waiting', 'applying', 'remediated', 'failed', 'denied', 'left_out', 'expired', 'refused', 'drifted', 'undone', 'superseded', 'already_resolved')",
+            "state IN ('planned', 'waiting', 'applying', 'remediated', 'failed', 'denied', 'left_out', 'expired', 'refused', 'drifted', 'undone', 'restored', 'superseded', 'already_resolved')",
             name=op.f("remediations_state_check"),
         ),
         sa.ForeignKeyConstraint(

@@ -1,0 +1,169 @@
+"""`suture gate`: customers open and close an account's gate with their own credentials."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyotp
+from pydantic import SecretStr
+
+from tasks import settings
+from tasks.clouds.gate import close_gate, gate_status, open_gate
+from tasks.errors import BadInput
+from tasks.inventory import AwsSource, Inventory, load_inventory
+from tasks.model import Account, Cloud
+from tasks.warehouse import remediations
+from tasks.warehouse.database import connect
+
+Say = Callable[[Mapping[str, Any]], None]
+
+
+def open_by_hand(
+    account_id: str,
+    *,
+    minutes: int,
+    runs: Sequence[str],
+    resources: Sequence[str],
+    source: str,
+    seed_file: Path | None,
+    say: Say,
+) -> None:
+    """Open the gate with the current code of the seed, and say the code once.
+
+    On Azure it stays until ``minutes`` are over, or SIGINT or SIGTERM, and closes the gate then.
+    Raises BadInput for an account, seed or minutes that cannot be used; GateRefused or CloudError
+    when the cloud does not let the caller open it.
+    """
+    inventory = load_inventory(settings.inventory_path())
+    account = _account(inventory, account_id, source)
+    scopes = list(resources) or _waiting_resources(account, runs)
+    opened = open_gate(inventory, account, seed=_seed(seed_file), minutes=minutes, resources=scopes)
+    say(
+        {
+            "account": account.id,
+            "code": opened.code.get_secret_value(),
+            "open_until": opened.expires_at.astimezone(UTC).isoformat(timespec="seconds"),
+            "resources": scopes,
+        }
+    )
+    if account.cloud is Cloud.AZURE:
+        try:
+            _wait_until(opened.expires_at)
+        finally:
+            close_gate(inventory, account)
+
+
+def close_by_hand(account_id: str, *, source: str) -> None:
+    """Close the gate of an account."""
+    inventory = load_inventory(settings.inventory_path())
+    close_gate(inventory, _account(inventory, account_id, source))
+
+
+def status_by_hand(account_id: str, *, source: str) -> dict[str, Any]:
+    """Whether the gate is open, until when, and for which resources; never the code."""
+    inventory = load_inventory(settings.inventory_path())
+    status = gate_status(inventory, _account(inventory, account_id, source))
+    return {"account": account_id, "open": status.open, "open_until": status.expires_at}
+
+
+def enroll(seed_file: Path, name: str) -> str:
+    """Make a seed, keep it in ``seed_file`` (readable by its owner only), and return its URI.
+
+    RFC 6238, 160 bits. Raises BadInput when the file is there already: its codes would stop.
+    """
+    seed = pyotp.random_base32()
+    try:
+        descriptor = os.open(seed_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise BadInput("--seed-file", f"{seed_file} exists.", "Name a new file.") from None
+    with os.fdopen(descriptor, "w") as file:
+        file.write(seed + "\n")
+    return pyotp.TOTP(seed).provisioning_uri(name=name, issuer_name="Suture gate")
+
+
+def _account(inventory: Inventory, account_id: str, source: str) -> Account:
+    """The account with the inventory entry it belongs to."""
+    account_id = account_id.strip().lower()
+    if re.fullmatch(r"\d{12}", account_id):
+        cloud, entries = (
+            Cloud.AWS,
+            [entry for entry in inventory.aws if _may_hold(entry, account_id)],
+        )
+        names = [entry.name for entry in entries]
+    else:
+        cloud = Cloud.AZURE
+        names = [
+            entry.name
+            for entry in inventory.azure
+            if not entry.subscriptions or account_id in entry.subscriptions
+        ]
+    if source:
+        names = [name for name in names if name == source]
+    if len(names) != 1:
+        known = ", ".join(names) or "none"
+        raise BadInput(
+            "account",
+            f"{account_id} could belong to {len(names)} entries of the inventory ({known}).",
+            "Name one with --source.",
+        )
+    return Account(cloud=cloud, id=account_id, source=names[0])
+
+
+def _may_hold(entry: AwsSource, account_id: str) -> bool:
+    return entry.organization or account_id in entry.accounts
+
+
+def _waiting_resources(account: Account, runs: Sequence[str]) -> list[str]:
+    """The resources whose fixes wait for approval in this account, from the warehouse.
+
+    AWS narrows each session to its resource itself, so there none need be named.
+    """
+    if account.cloud is Cloud.AWS and not runs:
+        return []
+    with connect() as warehouse:
+        waiting = remediations.waiting(warehouse)
+    found = [
+        str(record.plan["resource"]["id"])
+        for record in waiting
+        if record.account == account.id and (not runs or record.run_id in runs)
+    ]
+    if not found:
+        raise BadInput(
+            "--resource",
+            f"is needed: nothing waits for approval in {account.id}.",
+            "Name the resources that the gate should open for.",
+        )
+    return sorted(set(found))
+
+
+def _seed(seed_file: Path | None) -> SecretStr:
+    if seed_file is None:
+        raise BadInput(
+            "--seed-file",
+            "is missing.",
+            "Set SUTURE_GATE_SEED_FILE, or make a seed with `suture gate enroll`.",
+        )
+    try:
+        return SecretStr(seed_file.read_text(encoding="utf-8").strip())
+    except OSError as error:
+        raise BadInput("--seed-file", f"cannot be read: {error.strerror}.") from None
+
+
+def _wait_until(moment: datetime) -> None:
+    stopped = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stopped.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        stopped.wait(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

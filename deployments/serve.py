@@ -1,0 +1,53 @@
+"""Serve the deployments of prefect.yaml from one process: the embedded default's worker."""
+
+from __future__ import annotations
+
+import importlib
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect import Flow, serve
+from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Cron, Interval, Schedule
+from prefect.types.entrypoint import EntrypointType
+from ruamel.yaml import YAML
+
+PREFECT_YAML = Path(__file__).parent.parent / "prefect.yaml"
+
+
+def serve_deployments(limit: int) -> None:
+    """Serve every deployment until interrupted, at most ``limit`` flow runs at a time.
+
+    Schedules stay off: here a person starts what runs.
+    """
+    serve(*served_deployments(), limit=limit, print_starting_message=False)
+
+
+def served_deployments(path: Path = PREFECT_YAML) -> list[RunnerDeployment]:
+    """The deployments of a prefect.yaml, to be run by this process instead of a work pool."""
+    document = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    return [_deployment(entry) for entry in document["deployments"]]
+
+
+def _deployment(entry: dict[str, Any]) -> RunnerDeployment:
+    module, _, name = entry["entrypoint"].rpartition(".")
+    flow: Flow[..., Any] = getattr(importlib.import_module(module), name)
+    deployment = flow.to_deployment(
+        name=entry["name"],
+        description=entry.get("description"),
+        tags=entry.get("tags"),
+        parameters=entry.get("parameters"),
+        concurrency_limit=entry.get("concurrency_limit"),
+        schedules=[_schedule(schedule) for schedule in entry.get("schedules", [])],
+        # By module, not by file: a file loaded by path would be a second copy of the flow.
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    assert isinstance(deployment, RunnerDeployment)
+    return deployment
+
+
+def _schedule(entry: dict[str, Any]) -> Schedule:
+    if "cron" in entry:
+        return Cron(entry["cron"], timezone=entry.get("timezone", "UTC"), active=False)
+    return Interval(timedelta(seconds=entry["interval"]), active=False)

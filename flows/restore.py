@@ -1,0 +1,23 @@
+"""Put a resource back as it was before a remediation, after the same approval."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+
+from flows.remediate import carry_through
+from tasks.remediation import begin_restore
+
+
+@flow(name="restore")
+def restore(remediation_id: str, requested_by: str = "a person in the Prefect UI") -> State:
+    """Undo one remediation: plan -> approve -> open the gate -> put back -> verify -> record.
+
+    The resource must still be as the remediation left it; otherwise nothing is changed.
+
+    Args:
+        remediation_id: The remediation to undo, from the warehouse's remediations table.
+        requested_by: Who asks, for the audit log.
+    """
+    return carry_through(begin_restore(flow_run.id, remediation_id, requested_by))

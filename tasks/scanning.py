@@ -1,0 +1,114 @@
+"""What a fleet scan is made of: find the accounts, scan a batch of them, merge, report."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from tasks import settings
+from tasks.clouds.scanner import Discovery, Scanner
+from tasks.errors import BadInput
+from tasks.inventory import load_inventory
+from tasks.model import Account
+from tasks.report import posture_page
+from tasks.rules import RULES
+from tasks.warehouse import scans
+from tasks.warehouse.database import connect
+from tasks.warehouse.findings import open_findings
+from tasks.warehouse.scans import MergeCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A scan that has begun: its id in the warehouse and the accounts to cover."""
+
+    id: str
+    accounts: tuple[Account, ...]
+
+    def batches(self, size: int) -> list[tuple[Account, ...]]:
+        """The accounts, ``size`` to a Prefect task, so that orchestration stays small."""
+        return [self.accounts[i : i + size] for i in range(0, len(self.accounts), size)]
+
+
+@task(cache_policy=NO_CACHE)
+def begin_scan(only: Sequence[str], flow_run_id: str | None) -> Scan:
+    """Discover the accounts and write the scan down. ``only`` limits it to some account ids.
+
+    A source that cannot be discovered is recorded as failed, and its accounts' findings stay.
+    Raises BadInput when ``only`` names an account that is not there.
+    """
+    discovery = asyncio.run(_discover())
+    wanted = tuple(a for a in discovery.accounts if not only or a.id in only)
+    if missing := sorted(set(only) - {account.id for account in discovery.accounts}):
+        raise BadInput("accounts", f"{', '.join(missing)} cannot be scanned or is not known.")
+    with connect() as warehouse:
+        scan_id = scans.begin_scan(warehouse, trigger="fleet", flow_run_id=flow_run_id)
+        scans.record_accounts(warehouse, scan_id, wanted, discovery.skipped, discovery.failed)
+    log = get_run_logger()
+    log.info("Scanning %d accounts and subscriptions", len(wanted))
+    for account, reason in discovery.skipped:
+        log.info("Skipped %s %s: %s", account.cloud, account.id, reason)
+    for source, reason in discovery.failed:
+        log.warning("Could not discover the accounts of %s: %s", source, reason)
+    return Scan(scan_id, wanted)
+
+
+async def _discover() -> Discovery:
+    async with Scanner(load_inventory(settings.inventory_path())) as scanner:
+        return await scanner.discover()
+
+
+@task(task_run_name="scan-batch-{number}", retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
+async def scan_batch(scan_id: str, number: int, accounts: Sequence[Account]) -> int:
+    """Scan a batch of accounts with the read-only identity and load what was seen.
+
+    An account that fails is loaded with its reason and does not fail the batch. Returns how many
+    failed.
+    """
+    log = get_run_logger()
+    async with Scanner(load_inventory(settings.inventory_path())) as scanner:
+        results = await asyncio.gather(*(scanner.scan(account, RULES) for account in accounts))
+    for result in results:
+        if result.failed:
+            log.warning("%s %s: %s", result.account.cloud, result.account.id, result.failed)
+
+    def load() -> None:
+        with connect() as warehouse:
+            scans.load_batch(warehouse, scan_id, results)
+
+    await asyncio.to_thread(load)
+    return sum(bool(result.failed) for result in results)
+
+
+@task(cache_policy=NO_CACHE)
+def merge_findings(scan_id: str) -> MergeCounts:
+    """Turn the scan's observations into findings: opened, seen again, resolved, reopened."""
+    with connect() as warehouse:
+        counts = scans.merge_scan(warehouse, scan_id)
+        scans.finish_scan(warehouse, scan_id)
+    get_run_logger().info(
+        "Findings: %d opened, %d seen again, %d resolved, %d reopened, %d unknown",
+        *(counts.opened, counts.seen_again, counts.resolved, counts.reopened, counts.unknown),
+    )
+    return counts
+
+
+@task(cache_policy=NO_CACHE)
+def publish_posture(scan_id: str) -> None:
+    """Publish the posture and the open findings as an artifact in the Prefect UI.
+
+    From there a person copies finding ids into the run form of the remediation deployment.
+    """
+    with connect() as warehouse:
+        posture = scans.posture(warehouse, scan_id)
+        findings = open_findings(warehouse, limit=500)
+    create_markdown_artifact(
+        posture_page(posture, findings),
+        key="posture",
+        description="Posture of the fleet and its open findings after the last scan",
+    )
