@@ -22,6 +22,7 @@ from tasks.clouds import aws_api
 from tasks.clouds.aws_api import AwsApi, AwsCredentials
 from tasks.clouds.aws_credentials import AwsKeyring
 from tasks.clouds.retrying import Patience
+from tasks.clouds.scanner import Scanner
 from tasks.clouds.transport import Limits
 from tasks.errors import (
     AccessRefused,
@@ -31,7 +32,8 @@ from tasks.errors import (
     ResourceGone,
     Throttled,
 )
-from tasks.inventory import AwsSource, HubCredentials
+from tasks.inventory import AwsSource, HubCredentials, Inventory
+from tasks.model import Account, Cloud
 
 KEYS = AwsCredentials(
     "AKIAEXAMPLEEXAMPLE", "very/secret/access/key", "session-token-of-great-length"
@@ -120,6 +122,26 @@ def ask_boto3(client: Any, operation: str, params: dict[str, Any]) -> tuple[dict
         return {}, refused.response["Error"]["Code"]
     answer.pop("ResponseMetadata")
     return answer, ""
+
+
+@pytest.mark.slow
+async def test_every_operation_that_reading_uses_is_held_to_boto3(
+    aws_source: AwsSource, aws_account: str, quick: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = set()
+    call = AwsApi.call
+
+    async def noted(self: AwsApi, service: str, operation: str, *rest: Any, **more: Any) -> Any:
+        used.add((service, operation))
+        return await call(self, service, operation, *rest, **more)
+
+    monkeypatch.setattr(AwsApi, "call", noted)
+    async with Scanner(Inventory(aws=(aws_source,)), quick) as scanner:
+        await scanner.discover()
+        scan = await scanner.scan(Account(Cloud.AWS, aws_account, source=aws_source.name))
+    assert not scan.failed
+    used.add(("s3", "GetBucketLocation"))  # only where ListBuckets does not tell the region
+    assert used == {(service, operation) for service, operation, _ in OPERATIONS}
 
 
 class Caught(Exception):
