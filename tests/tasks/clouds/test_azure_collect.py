@@ -1,0 +1,204 @@
+"""What is read of an Azure subscription: the shapes, and what was covered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.local.azure.server import EmulatedAzure
+from tasks.clouds.azure_api import AzureApi
+from tasks.clouds.azure_collect import COLLECTORS, collect, discover, read_one, without
+from tasks.clouds.transport import Limits
+from tasks.errors import AccessRefused, CloudError, ResourceGone
+from tasks.inventory import AzureSource
+from tasks.model import Covered
+from tasks.rules import RULES
+
+SUBSCRIPTION = "9a0c2a0e-1111-4222-8333-444455556602"
+SOURCE = AzureSource(
+    name="contoso",
+    tenant="9a0c2a0e-1111-4222-8333-444455556601",
+    client_id="9a0c2a0e-1111-4222-8333-444455556603",
+    client_secret_env="UNUSED",
+)
+NSG = "azure.network.security_group"
+STORAGE = "azure.storage.account"
+GROUP = {
+    "id": f"/subscriptions/{SUBSCRIPTION}/resourceGroups/RG/providers/"
+    "Microsoft.Network/networkSecurityGroups/Web",
+    "name": "Web",
+    "type": "Microsoft.Network/networkSecurityGroups",
+    "location": "West Europe",
+    "etag": 'W/"1"',
+    "tags": {"env": "dev", "empty": None},
+    "properties": {
+        "provisioningState": "Succeeded",
+        "resourceGuid": "g",
+        "securityRules": [
+            {"name": "ssh", "etag": "1", "properties": {"provisioningState": "x", "access": "Allow"}}
+        ],
+    },
+}  # fmt: skip
+ACCOUNT = {
+    "id": f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers/"
+    "Microsoft.Storage/storageAccounts/data",
+    "name": "data",
+    "location": "westeurope",
+    "kind": "StorageV2",
+    "sku": {"name": "Standard_LRS"},
+    "properties": {"supportsHttpsTrafficOnly": True, "statusOfPrimary": "available"},
+}
+
+
+class ScriptedApi(AzureApi):
+    """Answers lists from a table: the end of the path -> items, or an error."""
+
+    def __init__(self, lists: dict[str, Any]) -> None:
+        super().__init__(SOURCE)
+        self._lists = lists
+
+    async def items(self, path: str, api_version: str, **query: str) -> AsyncIterator[Any]:
+        answer = self._lists[path.rpartition("/")[2]]
+        if isinstance(answer, Exception):
+            raise answer
+        for item in answer:
+            yield item
+
+
+async def test_kinds_in_the_shape_rules_read() -> None:
+    api = ScriptedApi({"networkSecurityGroups": [GROUP], "storageAccounts": [ACCOUNT]})
+    (group, account), coverage = await collect(api, SUBSCRIPTION, COLLECTORS)
+    assert group.id == str(GROUP["id"]).lower()
+    assert (group.name, group.region, group.etag) == ("Web", "westeurope", 'W/"1"')
+    assert group.tags == {"env": "dev", "empty": ""}
+    assert group.config.as_dict() == {
+        "name": "Web",
+        "location": "West Europe",
+        "properties": {"securityRules": [{"name": "ssh", "properties": {"access": "Allow"}}]},
+    }
+    assert account.config.as_dict() == {
+        "name": "data",
+        "location": "westeurope",
+        "kind": "StorageV2",
+        "sku": {"name": "Standard_LRS"},
+        "properties": {"supportsHttpsTrafficOnly": True},
+    }
+    assert coverage == [Covered("global", NSG, ok=True), Covered("global", STORAGE, ok=True)]
+
+
+async def test_kind_that_is_refused_harms_no_other() -> None:
+    refused = AccessRefused("no", code="AuthorizationFailed")
+    api = ScriptedApi({"networkSecurityGroups": refused, "storageAccounts": [ACCOUNT]})
+    resources, coverage = await collect(api, SUBSCRIPTION, COLLECTORS)
+    assert [resource.kind for resource in resources] == [STORAGE]
+    assert coverage[0] == Covered(
+        "global", NSG, ok=False, reason="refused: AuthorizationFailed: no"
+    )
+    assert coverage[1].ok
+
+
+@pytest.mark.parametrize("strange", [None, {}, "text", {**GROUP, "location": None}])
+async def test_item_that_cannot_be_read_leaves_the_kind_uncovered(strange: Any) -> None:
+    api = ScriptedApi({"networkSecurityGroups": [GROUP, strange]})
+    resources, (covered,) = await collect(api, SUBSCRIPTION, [NSG])
+    assert resources == []
+    assert not covered.ok
+    assert "cannot read" in covered.reason
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["etag", "a", "b"]), inner, max_size=3)
+    ),
+)
+
+
+@given(JSON)
+def test_volatile_keys_go_at_every_depth_and_nothing_else(value: Any) -> None:
+    kept = without(value, frozenset({"etag"}))
+    assert '"etag":' not in _text(kept)
+    assert without(kept, frozenset({"etag"})) == kept
+    assert without(value, frozenset()) == value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "".join(f'"{key}":{_text(part)}' for key, part in value.items())
+    if isinstance(value, list):
+        return "".join(_text(part) for part in value)
+    return ""
+
+
+# --- Subscriptions -------------------------------------------------------------------------------
+
+
+async def test_subscriptions_and_their_states() -> None:
+    listed = [
+        {"subscriptionId": SUBSCRIPTION.upper(), "displayName": "a", "state": "Enabled"},
+        {"subscriptionId": "b", "displayName": "b", "state": "Disabled", "tags": {"env": "dev"}},
+        {"subscriptionId": "c", "state": "PastDue"},
+        {"subscriptionId": "d", "state": "Deleted"},
+        {"subscriptionId": "e", "state": "Warned"},
+    ]
+    found = await discover(SOURCE, ScriptedApi({"subscriptions": listed}))
+    assert [(one.id, one.scannable) for one in found] == [
+        (SUBSCRIPTION, True),
+        ("b", False),
+        ("c", True),
+        ("d", False),
+        ("e", True),
+    ]
+    assert found[1].tags == {"env": "dev"}
+
+
+async def test_listed_subscriptions_bound_what_is_scanned_and_are_never_lost() -> None:
+    listed = [
+        {"subscriptionId": SUBSCRIPTION, "displayName": "a", "state": "Enabled"},
+        {"subscriptionId": "other", "displayName": "b", "state": "Enabled"},
+    ]
+    source = replace(SOURCE, subscriptions=(SUBSCRIPTION, "hidden"))
+    found = await discover(source, ScriptedApi({"subscriptions": listed}))
+    assert [(one.id, one.name, one.scannable) for one in found] == [
+        (SUBSCRIPTION, "a", True),
+        ("hidden", "", True),
+    ]
+
+
+@pytest.mark.parametrize("strange", [None, {"subscriptionId": "x"}, {"state": "Enabled"}])
+async def test_subscription_that_cannot_be_read(strange: Any) -> None:
+    with pytest.raises(CloudError, match="cannot read"):
+        await discover(SOURCE, ScriptedApi({"subscriptions": [strange]}))
+
+
+# --- The table -----------------------------------------------------------------------------------
+
+
+def test_every_azure_rule_has_a_collector_that_reads_what_it_reads() -> None:
+    for rule in RULES:
+        if rule.cloud == "azure":
+            assert set(rule.reads) <= set(COLLECTORS[rule.kind].reads), rule.id
+
+
+@pytest.mark.slow
+async def test_emulated_subscription_in_full(
+    azure: EmulatedAzure, azure_source: AzureSource, subscription: str, quick: Limits
+) -> None:
+    async with AzureApi(azure_source, quick) as api:
+        resources, coverage = await collect(api, subscription, COLLECTORS)
+        assert all(covered.ok for covered in coverage)
+        assert {resource.kind for resource in resources} == set(COLLECTORS)
+        for resource in resources:
+            again = await read_one(api, subscription, resource.kind, resource.id)
+            assert again == resource
+            assert again.fingerprint == resource.fingerprint
+        assert any(resource.etag for resource in resources)
+        missing = resources[0].id + "-not-there"
+        with pytest.raises(ResourceGone):
+            await read_one(api, subscription, resources[0].kind, missing)
