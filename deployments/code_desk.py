@@ -28,12 +28,12 @@ class WrongRun(SutureError):
 class Kept:
     """What one answered form left at the desk.
 
-    ``code`` is None for a denial. ``approver`` is the sign-in proxy's word when ``verified``, else
+    ``code`` is empty for a denial. ``approver`` is the sign-in proxy's word when ``verified``, else
     what the person typed. ``until`` is on the desk's clock, in seconds.
     """
 
     run_id: str
-    code: SecretStr | None
+    code: SecretStr
     approver: str
     verified: bool
     until: float
@@ -52,7 +52,7 @@ class CodeDesk:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, run_id: str, code: SecretStr | None, approver: str, *, verified: bool) -> str:
+    def keep(self, run_id: str, code: SecretStr, approver: str, *, verified: bool) -> str:
         """Take a code in; returns the handle that stands for it."""
         self.sweep()
         handle = HANDLE_PREFIX + secrets.token_urlsafe(32)

@@ -151,9 +151,7 @@ class Guard:
             # Prefect would let one win and print the others' answers into its log.
             raise Refused(409, "Somebody else is answering this run just now.")
         self._answering.add(run_id)
-        handle = self.desk.keep(
-            run_id, answer.code if answer.approved else None, answer.approver, verified=verified
-        )
+        handle = self.desk.keep(run_id, answer.code, answer.approver, verified=verified)
         body = json.dumps({"run_input": _stored_fields(fields, answer, handle)}).encode()
         accepted = False
         try:
@@ -271,7 +269,7 @@ class Guard:
             ) from None
         return JSONResponse(
             {
-                "code": kept.code.get_secret_value() if kept.code else None,
+                "code": kept.code.get_secret_value() or None,
                 "approver": kept.approver,
                 "approver_verified": kept.verified,
             },

@@ -74,6 +74,7 @@ class FakePrefect:
 
         async def write(request: Request) -> Response:
             self.bodies.append((request.url.path, await request.body()))
+            await asyncio.sleep(0.01)
             status, body = self.answer
             return JSONResponse(body, status)
 
@@ -257,6 +258,7 @@ async def test_no_spelling_of_the_address_gets_a_code_through(bench: Bench, spel
         ({}, b'{"run_input": {"code": "918273"', 422),
         ({}, b'{"run_input": {"code": "1", "code": "918273"}}', 422),
         ({}, b'{"run_input": {}, "run_input": {"code": "918273"}}', 422),
+        ({}, json.dumps({"run_input": GOOD}).replace("}}", ', "approver": "Bob"}}').encode(), 422),
         ({}, b'["918273"]', 422),
         ({}, b'{"run_input": "918273"}', 422),
         ({}, b"\xff918273", 422),
@@ -381,6 +383,24 @@ async def test_an_answer_cannot_be_planted(bench: Bench, key: str, passes: bool)
         response = await bench.http.post(f"/flow_runs/{run}/input", json=body)
         assert response.status_code == (201 if passes else 403)
     assert len(bench.prefect.bodies) == (2 if passes else 0)
+
+
+async def test_an_answer_cannot_be_planted_under_a_key_of_its_own(bench: Bench) -> None:
+    run = bench.prefect.add()
+    details = bench.prefect.runs[run]["state"]["state_details"]
+    details["run_input_keyset"] = {**KEYSET, "response": "my-answer"}
+    body = {"key": "my-answer", "value": json.dumps(GOOD)}
+    assert (await bench.http.post(f"/flow_runs/{run}/input", json=body)).status_code == 403
+    assert bench.nothing_got_through()
+
+
+async def test_of_two_answers_at_once_one_is_asked_to_wait(bench: Bench) -> None:
+    run = bench.prefect.add()
+    answers = await asyncio.gather(*(bench.resume(run) for _ in range(5)))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
+    assert len(bench.prefect.bodies) == len(bench.desk) == 1
+    # The one that went through no longer stands in anyone's way.
+    assert (await bench.resume(run)).status_code == 201
 
 
 async def test_a_waiting_form_cannot_be_taken_away(bench: Bench) -> None:
@@ -510,6 +530,6 @@ def test_a_handle_is_read_at_most_once_and_by_its_run(reads: list[tuple[str, str
 
 def test_handles_cannot_be_guessed() -> None:
     desk = CodeDesk()
-    handles = {desk.keep("run", None, "Ada", verified=False) for _ in range(100)}
+    handles = {desk.keep("run", SecretStr(""), "Ada", verified=False) for _ in range(100)}
     assert len(handles) == 100
     assert all(re.fullmatch(r"suture-code:[\w-]{43}", handle) for handle in handles)
