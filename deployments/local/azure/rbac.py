@@ -158,6 +158,14 @@ READER = RoleDefinition(
 )
 BUILT_IN = (OWNER, CONTRIBUTOR, READER)
 
+# Least privilege for the scan: what the rules read, and what discovery lists.
+SCANNER_ACTIONS = (
+    "Microsoft.Resources/subscriptions/read",
+    "Microsoft.Resources/subscriptions/resourceGroups/read",
+    "Microsoft.Network/networkSecurityGroups/read",
+    "Microsoft.Storage/storageAccounts/read",
+)
+
 # Least privilege for every fix of the rule table. Where its operations run is told by the
 # operation's own address, which whoever started it may read.
 REMEDIATOR_ACTIONS = (

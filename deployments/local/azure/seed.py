@@ -18,8 +18,8 @@ from deployments.local.azure.network import GROUP_TYPE, SecurityGroup, check_con
 from deployments.local.azure.rbac import (
     BUILT_IN,
     OWNER,
-    READER,
     REMEDIATOR_ACTIONS,
+    SCANNER_ACTIONS,
     RoleAssignment,
     RoleDefinition,
 )
@@ -355,13 +355,15 @@ class _Seeder:
         scanner, scanner_secret = self._application("suture-scanner")
         customer, customer_secret = self._application("customer-admin")
         remediator_role = self._custom_role("Suture Remediator", REMEDIATOR_ACTIONS, every)
-        # Enough to be discovered, not enough to be read: how a missing Reader shows.
+        # Not Reader: that may read federated credentials, and an open gate's code is in one.
+        scanner_role = self._custom_role("Suture Scanner", SCANNER_ACTIONS, every)
+        # Enough to be discovered, not enough to be read: how a missing role shows.
         discovery_role = self._custom_role(
             "Subscription Lister", ("Microsoft.Resources/subscriptions/read",), every
         )
         for subscription in every:
             refused = failing.get(subscription.id) == "refused"
-            self._assign(subscription, scanner, discovery_role if refused else READER)
+            self._assign(subscription, scanner, discovery_role if refused else scanner_role)
             self._assign(subscription, customer, OWNER)
         home = live[0]
         remediator = self._identity(home)

@@ -263,7 +263,7 @@ class TestLists:
         assert "$top=2" in answer["nextLink"].replace("%24", "$")
 
     def test_resource_groups_and_providers(self, large: Any) -> None:
-        client = large.resources(large.live[0], large.credential("scanner"))
+        client = large.resources(large.live[0], large.credential("customer"))
         names = {g.name for g in client.resource_groups.list()}
         assert "rg-Platform" in names
         assert client.resource_groups.check_existence("RG-PLATFORM")
