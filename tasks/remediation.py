@@ -433,7 +433,7 @@ def ask_customer(run: Run) -> Answered:
             resources=[plan.resource.id for plan in plans],
             actions=sorted({action for plan in plans for action in plan.permissions}),
         )
-    except (GateRefused, CloudError) as refusal:
+    except (GateRefused, CloudError, BadInput) as refusal:
         _settle(run, run.waiting, "refused", str(refusal), source.name, False)
         return Answered(SecretStr(""))
     return Answered(opened.code, tuple(run.waiting), f"{source.name} token endpoint", True)

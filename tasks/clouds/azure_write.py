@@ -72,7 +72,9 @@ class Arm:
         url = f"{self._origin}{resource_id}?api-version={api_version}{query}"
         return self._send(HttpRequest(method, url, json=body), f"{method} {resource_id}")
 
-    def members(self, collection: str, api_version: str, query: str = "") -> Iterator[dict[str, Any]]:
+    def members(
+        self, collection: str, api_version: str, query: str = ""
+    ) -> Iterator[dict[str, Any]]:
         """Every member of a collection, page after page."""
         page = self.request("GET", collection, api_version, query=query)
         yield from page.get("value", ())

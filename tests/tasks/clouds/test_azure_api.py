@@ -86,10 +86,12 @@ def arm(serve: Any, source: AzureSource, quick: Limits, clock: Clock) -> Callabl
 
     @asynccontextmanager
     async def opened(answer: Any, limits: Limits = quick) -> AsyncIterator[AzureApi]:
-        async with serve(answer) as url:
-            async with AzureApi(replace(source, resource_manager=url), limits) as api:
-                api._credential = Tokens(clock)  # type: ignore[assignment]
-                yield api
+        async with (
+            serve(answer) as url,
+            AzureApi(replace(source, resource_manager=url), limits) as api,
+        ):
+            api._credential = Tokens(clock)  # type: ignore[assignment]
+            yield api
 
     return opened
 

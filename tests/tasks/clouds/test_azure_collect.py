@@ -40,10 +40,14 @@ GROUP = {
         "provisioningState": "Succeeded",
         "resourceGuid": "g",
         "securityRules": [
-            {"name": "ssh", "etag": "1", "properties": {"provisioningState": "x", "access": "Allow"}}
+            {
+                "name": "ssh",
+                "etag": 'W/"1"',
+                "properties": {"provisioningState": "Succeeded", "access": "Allow"},
+            }
         ],
     },
-}  # fmt: skip
+}
 ACCOUNT = {
     "id": f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers/"
     "Microsoft.Storage/storageAccounts/data",

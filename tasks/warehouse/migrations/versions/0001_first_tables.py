@@ -281,6 +281,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("findings_pkey")),
         comment="One rule failing on one resource, now or once",
+        postgresql_with={"fillfactor": 70},
     )
     op.create_index(
         op.f("findings_cloud_account_kind_idx"),

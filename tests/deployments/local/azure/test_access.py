@@ -311,7 +311,7 @@ class TestFederatedCredentials:
         assert fleet.error(fleet.call("GET", path, fleet.IDENTITY)) == (404, "ResourceNotFound")
 
     def test_the_scanner_cannot_read_them(self, fleet: Any) -> None:
-        """A subject holds the code of an open gate; Reader would show it, the scanner's role not."""
+        """A subject holds an open gate's code: Reader would show it, the scanner's role not."""
         path = fleet.credential_path("x").rpartition("/")[0]
         answer = fleet.call("GET", path, fleet.IDENTITY, who="scanner")
         assert fleet.error(answer) == (403, "AuthorizationFailed")
