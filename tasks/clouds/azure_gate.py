@@ -1,0 +1,191 @@
+"""The gate of an Azure subscription: a federated credential and role assignments. Customer's side.
+
+A token that Azure has issued outlives the credential it was got with. So closing takes the role
+assignments too, and nothing closes by itself: whoever opens must see to the closing.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from azure.core.credentials import TokenCredential
+from pydantic import SecretStr
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
+
+from tasks.clouds.azure_write import EXCHANGE_AUDIENCE, Arm
+from tasks.clouds.openings import Opening, moment, timestamp
+from tasks.errors import BadInput, CloudError, Conflict
+from tasks.inventory import AzureSource, Issuer
+
+CREDENTIAL = "suture-gate-"  # what the names of our federated credentials begin with
+_IDENTITY_API = "2023-01-31"
+_AUTHORIZATION_API = "2022-04-01"
+_UNTIL = "Suture's gate, opened until "
+
+
+class CodeInUse(Conflict):
+    """Another opening has this very code: Azure takes a subject once for each identity."""
+
+
+class AzureGate:
+    """Opens and closes resources of one subscription for Suture's remediator identity."""
+
+    closes_itself = False
+
+    def __init__(
+        self, source: AzureSource, issuer: Issuer, subscription: str, credential: TokenCredential
+    ) -> None:
+        self._source = source
+        self._issuer = issuer
+        self._subscription = f"/subscriptions/{subscription.lower()}"
+        self._arm = Arm(source, subscription, credential)
+        self._identity = source.remediator_identity
+        # The identity serves all subscriptions: the names tell whose a credential is.
+        self._prefix = f"{CREDENTIAL}{subscription.lower().replace('-', '')}-"
+
+    def open(
+        self, opening: str, code: SecretStr, until: datetime, resources: Sequence[str]
+    ) -> None:
+        """Let the remediator write to the resources, and sign in with ``<gate id>:<code>``.
+
+        What the same opening had opened before is closed first. When opening fails halfway, what
+        was opened is closed again. Raises CodeInUse when another opening has the same code.
+        """
+        scopes = self._scopes(resources)
+        self.close(opening)
+        try:
+            principal = self._principal()
+            for scope in scopes:
+                self._assign(opening, principal, scope, until)
+            self._trust(opening, f"{self._source.gate_id}:{code.get_secret_value()}")
+        except CloudError:
+            self.close(opening)
+            raise
+
+    def close(self, opening: str | None = None) -> None:
+        """Close one opening, or all: no new tokens, and the issued ones may do nothing."""
+        for credential in list(self._credentials()):
+            if opening in (None, credential):
+                self._arm.request("DELETE", self._credential_id(credential), _IDENTITY_API)
+        for assignment in list(self._assignments()):
+            if opening is None or self._belongs(assignment, opening):
+                self._arm.request("DELETE", assignment["id"], _AUTHORIZATION_API)
+
+    def status(self) -> tuple[Opening, ...]:
+        """The openings that stand, past their time or not: on Azure none closes by itself."""
+        assignments = list(self._assignments())
+        found = []
+        for opening in self._credentials():
+            own = [one["properties"] for one in assignments if self._belongs(one, opening)]
+            until = next((_until(one) for one in own), None)
+            found.append(Opening(opening, until, tuple(one["scope"] for one in own)))
+        return tuple(found)
+
+    def _scopes(self, resources: Sequence[str]) -> list[str]:
+        """The resources as scopes, each once. Nothing wider than a resource is ever opened."""
+        if not resources:
+            raise BadInput("resources", "the gate opens for named resources.", "Name them.")
+        inside = re.compile(
+            rf"{self._subscription}/resourcegroups/[^/]+/providers/[^/]+(/[^/]+/[^/]+)+"
+        )
+        scopes = list(dict.fromkeys(one.lower().rstrip("/") for one in resources))
+        for scope in scopes:
+            if not inside.fullmatch(scope):
+                raise BadInput("resources", f"{scope!r} is no resource of this subscription.")
+        return scopes
+
+    def _assign(self, opening: str, principal: str, scope: str, until: datetime) -> None:
+        assignment = f"{scope}/providers/Microsoft.Authorization/roleAssignments"
+        properties = {
+            "roleDefinitionId": f"{self._subscription}/providers/Microsoft.Authorization"
+            f"/roleDefinitions/{self._role}",
+            "principalId": principal,
+            "principalType": "ServicePrincipal",
+            "description": f"{_UNTIL}{timestamp(until)}",
+        }
+        try:
+            self._arm.request(
+                "PUT",
+                f"{assignment}/{self._assignment_name(opening, scope)}",
+                _AUTHORIZATION_API,
+                {"properties": properties},
+            )
+        except Conflict as conflict:
+            if conflict.code != "RoleAssignmentExists":  # by another opening that stands
+                raise
+
+    def _trust(self, opening: str, subject: str) -> None:
+        """Azure writes an identity's credentials one at a time, and answers 409 to the others."""
+        collection = f"{self._identity}/federatedIdentityCredentials"
+        for other in self._arm.members(collection, _IDENTITY_API):
+            if other["properties"]["subject"] == subject:
+                raise CodeInUse("this code has opened another subscription a moment ago")
+        retrying = Retrying(
+            retry=retry_if_exception_type(Conflict),
+            stop=stop_after_attempt(6),
+            wait=wait_random(0.5, 3),
+            reraise=True,
+        )
+        properties = {
+            "issuer": self._issuer.url,
+            "subject": subject,
+            "audiences": [EXCHANGE_AUDIENCE],
+        }
+        retrying(
+            self._arm.request,
+            "PUT",
+            self._credential_id(opening),
+            _IDENTITY_API,
+            {"properties": properties},
+        )
+
+    def _credentials(self) -> Iterator[str]:
+        """The subscription's openings that have a federated credential."""
+        collection = f"{self._identity}/federatedIdentityCredentials"
+        for credential in self._arm.members(collection, _IDENTITY_API):
+            if credential["name"].startswith(self._prefix):
+                yield credential["name"].removeprefix(self._prefix)
+
+    def _assignments(self) -> Iterator[dict[str, Any]]:
+        """What the remediator has been given in this subscription, on single resources."""
+        found = self._arm.members(
+            f"{self._subscription}/providers/Microsoft.Authorization/roleAssignments",
+            _AUTHORIZATION_API,
+            f"&$filter=principalId%20eq%20'{self._principal()}'",
+        )
+        for assignment in found:
+            given = assignment["properties"]
+            ours = given["roleDefinitionId"].lower().endswith(f"/{self._role}")
+            if ours and given["scope"].lower().startswith(f"{self._subscription}/resourcegroups/"):
+                yield assignment
+
+    def _principal(self) -> str:
+        """The object id of the identity, which role assignments are about."""
+        identity = self._arm.request("GET", self._identity, _IDENTITY_API)
+        return str(identity["properties"]["principalId"])
+
+    def _credential_id(self, opening: str) -> str:
+        return f"{self._identity}/federatedIdentityCredentials/{self._prefix}{opening}"
+
+    @property
+    def _role(self) -> str:
+        """The bare id of the role's definition: it has an ARM id in every subscription."""
+        return self._source.remediator_role.rpartition("/")[2].lower()
+
+    def _assignment_name(self, opening: str, scope: str) -> str:
+        """The same for the same opening and scope, so that closing knows its own."""
+        name = f"{self._source.gate_id}|{opening}|{scope.lower()}"
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
+
+    def _belongs(self, assignment: dict[str, Any], opening: str) -> bool:
+        scope = assignment["properties"]["scope"]
+        return bool(assignment["name"].lower() == self._assignment_name(opening, scope))
+
+
+def _until(properties: dict[str, Any]) -> datetime | None:
+    description = properties.get("description") or ""
+    return moment(description.removeprefix(_UNTIL))

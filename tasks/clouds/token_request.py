@@ -1,0 +1,133 @@
+"""Asking a customer's token endpoint to open the gate, for fixes that a policy approved.
+
+The request is one signed JWT, {"request": "<jwt>"}; the answer {"code": "…", "expires_at": "…"}.
+Any other answer than 200 is a refusal, with {"error": "<in words>"}.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+from pydantic import SecretStr
+
+from tasks.clouds.issuer import assertion
+from tasks.clouds.openings import moment
+from tasks.errors import BadInput, CloudError, CloudTimeout, GateRefused
+from tasks.inventory import AwsSource, AzureSource, Inventory
+from tasks.model import Account
+
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # opening takes the customer several calls to a cloud
+MOST_ANSWER = 16_384  # characters
+OPEN, CLOSE = "open", "close"
+
+_CODE = re.compile(r"[A-Za-z0-9_-]{20,128}", re.ASCII)
+_ENDPOINT = "token endpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedByMachine:
+    """The code that a customer's machine has opened the gate for, and until when."""
+
+    code: SecretStr
+    expires_at: datetime
+
+
+def request_code(
+    inventory: Inventory,
+    account: Account,
+    *,
+    remediation: str,
+    plan: str,
+    resources: Sequence[str],
+    actions: Sequence[str],
+    minutes: int = 10,
+) -> OpenedByMachine:
+    """Ask the customer to open the gate of one account, for these actions on these resources.
+
+    ``remediation`` names the run, ``plan`` is the digest of what it would do. Raises GateRefused
+    with the customer's reason, CloudError when the endpoint cannot be asked, BadInput when the
+    inventory names none.
+    """
+    claims = {
+        "plan": plan,
+        "resources": list(resources),
+        "actions": list(actions),
+        "minutes": minutes,
+    }
+    answer = _ask(inventory, account, OPEN, {**claims, "remediation": remediation})
+    code, until = answer.get("code"), answer.get("expires_at")
+    expires_at = moment(until) if isinstance(until, str) else None
+    if not isinstance(code, str) or not _CODE.fullmatch(code) or expires_at is None:
+        raise CloudError("the answer holds no code and time that can be used", operation=_ENDPOINT)
+    return OpenedByMachine(SecretStr(code), expires_at)
+
+
+def release(inventory: Inventory, account: Account, *, remediation: str) -> None:
+    """Tell the customer that the gate is not needed any more. Raises as ``request_code`` does."""
+    _ask(inventory, account, CLOSE, {"remediation": remediation})
+
+
+def _ask(
+    inventory: Inventory, account: Account, what: str, claims: Mapping[str, Any]
+) -> dict[str, Any]:
+    source = inventory.source(account.source)
+    address = _address(source, what)
+    if inventory.issuer is None:
+        raise BadInput("issuer", "is missing: requests for a code are signed.", "Add an issuer.")
+    about = {"cloud": account.cloud.value, "source": account.source, "account": account.id}
+    request = assertion(inventory.issuer, account.id, address, claims={**about, **claims})
+    try:
+        # No redirects: the request is for this address only.
+        with httpx.Client(verify=_trust(source), timeout=TIMEOUT, follow_redirects=False) as http:
+            response = http.post(address, json={"request": request.get_secret_value()})
+    except httpx.TimeoutException:
+        raise CloudTimeout("did not answer in time", operation=_ENDPOINT) from None
+    except httpx.HTTPError as error:
+        problem = f"cannot be asked: {type(error).__name__}"
+        raise CloudError(problem, operation=_ENDPOINT) from None
+    return _read(response)
+
+
+def _address(source: AwsSource | AzureSource, what: str) -> str:
+    """The endpoint as the inventory names it; its neighbour "close" for closing."""
+    if urlsplit(source.token_endpoint).scheme != "https":
+        raise BadInput(
+            f"{source.name}.token_endpoint",
+            "is missing: nobody can be asked to open the gate.",
+            "Write the https address of the customer's token endpoint.",
+        )
+    return source.token_endpoint if what == OPEN else urljoin(source.token_endpoint, CLOSE)
+
+
+def _trust(source: AwsSource | AzureSource) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=source.token_endpoint_ca_file or None)
+    except OSError as error:
+        raise BadInput(
+            f"{source.name}.token_endpoint_ca_file", f"cannot be used: {error.strerror}."
+        ) from None
+
+
+def _read(response: httpx.Response) -> dict[str, Any]:
+    try:
+        answer = response.json() if len(response.content) <= MOST_ANSWER else None
+    except ValueError:
+        answer = None
+    found = answer if isinstance(answer, dict) else {}
+    if response.status_code == HTTPStatus.OK:
+        return found
+    reason = "".join(c for c in str(found.get("error", "")) if c.isprintable())[:300]
+    if response.is_client_error:
+        raise GateRefused(
+            "The customer's token endpoint refused: "
+            f"{reason or f'HTTP {response.status_code}, without a reason'}"
+        )
+    raise CloudError(reason or "failed", code=str(response.status_code), operation=_ENDPOINT)
