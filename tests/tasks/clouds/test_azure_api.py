@@ -21,7 +21,9 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceRequestTimeoutError,
 )
+from cryptography.x509 import load_pem_x509_certificate
 
+from deployments.local.azure.server import EmulatedAzure
 from tasks.clouds.azure_api import AzureApi
 from tasks.clouds.retrying import Patience
 from tasks.clouds.transport import Limits
@@ -332,6 +334,26 @@ async def test_entra_refusing_us(
         with pytest.raises(AccessRefused, match="AADSTS") as caught:
             await api.get("/subscriptions", "2022-12-01")
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.slow
+async def test_certificate_instead_of_a_secret(
+    azure: EmulatedAzure, azure_source: AzureSource, quick: Limits, tmp_path: Path
+) -> None:
+    issued = trustme.CA().issue_cert("suture.example.com", key_type=trustme.KeyType.RSA)
+    pem = tmp_path / "client.pem"
+    issued.private_key_and_cert_chain_pem.write_to_path(str(pem))
+    certificate = load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
+    source = replace(azure_source, client_secret_env="", client_certificate=str(pem))
+    async with AzureApi(source, quick) as api:
+        with pytest.raises(AccessRefused, match="AADSTS"):
+            await api.get("/subscriptions", "2022-12-01")
+        principal = azure.tenant.principals[source.client_id]
+        principal.certificates.append(certificate)
+        try:
+            assert (await api.get("/subscriptions", "2022-12-01"))["value"]
+        finally:
+            principal.certificates.remove(certificate)
 
 
 @pytest.mark.slow
