@@ -301,6 +301,15 @@ FROM (
 WHERE scans.id = %(scan)s
 """
 
+# A scan that has run for days was abandoned: what it loaded may go.
+OTHERS_LOADED = """
+SELECT a.scan_id
+FROM stage_accounts a
+JOIN scans s ON s.id = a.scan_id
+WHERE a.scan_id <> %(scan)s AND s.state = 'running' AND s.started_at > now() - interval '2 days'
+LIMIT 1
+"""
+
 STAGES: tuple[LiteralString, ...] = (
     "stage_observations",
     "stage_resources",
@@ -356,13 +365,12 @@ def _truncated(conn: psycopg.Connection, scan: UUID) -> bool:
     try:
         with conn.transaction():
             conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT").format(tables))
-            others = conn.execute("SELECT FROM stage_accounts WHERE scan_id <> %s LIMIT 1", (scan,))
-            if others.fetchone() is None:
+            others = conn.execute(OTHERS_LOADED, {"scan": scan}).fetchone()
+            if others is None:
                 conn.execute(sql.SQL("TRUNCATE {}").format(tables))
-                return True
-    except psycopg.errors.LockNotAvailable:
-        pass  # somebody is loading
-    return False
+    except psycopg.errors.LockNotAvailable:  # somebody is loading
+        return False
+    return others is None
 
 
 def _make_partitions(conn: psycopg.Connection) -> None:

@@ -207,6 +207,27 @@ def test_loads_run_side_by_side(conn: psycopg.Connection, warehouse_url: str) ->
     assert scans.merge_scan(conn, scan_id).opened == 40 * 2 * 2
 
 
+@pytest.mark.parametrize("loading", [False, True])
+def test_a_large_merge_leaves_what_another_scan_has_loaded(
+    conn: psycopg.Connection, warehouse_url: str, loading: bool
+) -> None:
+    """A large scan empties the whole loading dock, but not under another scan's feet."""
+    fleet, other = (scans.begin_scan(conn, "test") for _ in range(2))
+    many = [Account(Cloud.AWS, f"{number:012}", "") for number in range(25)]
+    scans.load_batch(conn, fleet, [account_scan(one, ["a"], Verdict.FAIL) for one in many])
+    with database.connect(warehouse_url) as own, own.transaction():
+        scans.load_batch(own, other, [account_scan(ACCOUNTS[1], ["a"], Verdict.FAIL)])
+        if loading:  # its transaction is not over yet
+            assert scans.merge_scan(conn, fleet).opened == 50
+    if not loading:
+        assert scans.merge_scan(conn, fleet).opened == 50
+    assert scans.merge_scan(conn, other).opened == 2
+    last = scans.begin_scan(conn, "test")
+    scans.load_batch(conn, last, [account_scan(one, ["a"], Verdict.PASS) for one in many])
+    assert scans.merge_scan(conn, last).resolved == 50
+    assert conn.execute("SELECT count(*) FROM stage_observations").fetchone() == (0,)
+
+
 def test_a_dataframe_for_analysts(
     filled: psycopg.Connection, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
