@@ -175,7 +175,7 @@ def _gate(inventory: Inventory, account: Account, customer: CustomerCredentials 
 
 def _current(seed: SecretStr) -> tuple[SecretStr, int]:
     """The code an authenticator shows now, and for how many seconds more."""
-    totp = pyotp.TOTP(seed.get_secret_value().replace(" ", ""))
+    totp = pyotp.TOTP("".join(seed.get_secret_value().split()))
     now = time.time()
     try:
         code = totp.at(int(now))

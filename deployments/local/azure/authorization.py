@@ -105,6 +105,7 @@ class RoleAssignments(ResourceKind):
             role=role,
             starts=self.tenant.clock() + self.tenant.rbac_delay,
             created=self.tenant.now_text(),
+            description=properties.get("description"),
         )
         if not self.tenant.rbac_delay:
             assignment.starts = float("-inf")
@@ -195,7 +196,7 @@ class RoleAssignments(ResourceKind):
                 "createdBy": "",
                 "updatedBy": "",
                 "delegatedManagedIdentityResourceId": None,
-                "description": None,
+                "description": assignment.description,
             },
         }
 

@@ -46,6 +46,7 @@ class RoleAssignment:
     starts: float = -math.inf
     ends: float = math.inf
     created: str = ""
+    description: str | None = None
 
     def in_force(self, now: float) -> bool:
         return self.starts <= now < self.ends
