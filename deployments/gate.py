@@ -53,11 +53,11 @@ def open_by_hand(
             "resources": scopes,
         }
     )
-    if account.cloud is Cloud.AZURE:
+    if not opened.closes_itself:
         try:
             _wait_until(opened.expires_at)
         finally:
-            close_gate(inventory, account)
+            close_gate(inventory, account, opening=opened.opening)
 
 
 def close_by_hand(account_id: str, *, source: str) -> None:
@@ -70,7 +70,14 @@ def status_by_hand(account_id: str, *, source: str) -> dict[str, Any]:
     """Whether the gate is open, until when, and for which resources; never the code."""
     inventory = load_inventory(settings.inventory_path())
     status = gate_status(inventory, _account(inventory, account_id, source))
-    return {"account": account_id, "open": status.open, "open_until": status.expires_at}
+    return {
+        "account": account_id,
+        "open": status.is_open,
+        "openings": [
+            {"id": one.id, "open_until": one.expires_at, "resources": list(one.resources)}
+            for one in status.openings
+        ],
+    }
 
 
 def enroll(seed_file: Path, name: str) -> str:

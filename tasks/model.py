@@ -319,6 +319,22 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
 
 
+def in_order(value: Any) -> Any:
+    """``value`` with every list of objects sorted, at any depth.
+
+    Clouds give such lists as sets, in an order that changes when one is taken out and put back.
+    Sorted, equal configurations have equal fingerprints.
+    """
+    if isinstance(value, Mapping):
+        return {key: in_order(part) for key, part in value.items()}
+    if isinstance(value, list):
+        parts = [in_order(part) for part in value]
+        if all(isinstance(part, Mapping) for part in parts):
+            return sorted(parts, key=canonical_json)
+        return parts
+    return value
+
+
 def finding_id(
     cloud: Cloud, account: str, region: str, rule: str, resource: str, detail: str = ""
 ) -> str:

@@ -391,14 +391,11 @@ def take_answer(run: Run, fields: Mapping[str, object]) -> Answered:
     """
     try:
         answer = approval.check(fields, numbers=run.last_number, inputs=run.inputs)
-        redeemed = codes.redeem(answer.handle, run.id) if answer.handle else None
-        if answer.approved and redeemed is None:
-            raise GateRefused("No code came with the approval.")
+        redeemed = _redeem(run, answer)
     except (BadAnswer, GateRefused) as problem:
         ask_again(run, str(problem))
         return Answered(SecretStr(""))
-    who = redeemed.approver if redeemed else answer.approver
-    verified = redeemed.verified if redeemed else False
+    who, verified = redeemed.approver, redeemed.verified
     left_out = [i for i in run.waiting if i.number in answer.leave_out and answer.approved]
     _settle(run, left_out, "left_out", "The approver left it out.", who, verified)
     if not answer.approved:
@@ -412,8 +409,20 @@ def take_answer(run: Run, fields: Mapping[str, object]) -> Answered:
     with connect() as warehouse:
         for item in run.waiting:
             _audit(warehouse, run, "approved", item.id, {"verified": verified}, actor=who)
-    assert redeemed is not None
     return Answered(redeemed.code, tuple(run.waiting), who, verified)
+
+
+def _redeem(run: Run, answer: approval.Answer) -> codes.Redeemed:
+    """The code and the name behind the answer's handle. Raises GateRefused when it is gone.
+
+    A denial needs no code: one whose handle is gone counts, under the name as it was typed.
+    """
+    try:
+        return codes.redeem(answer.handle, run.id)
+    except GateRefused:
+        if answer.approved:
+            raise
+        return codes.Redeemed(SecretStr(""), answer.approver, verified=False)
 
 
 @task(cache_policy=NO_CACHE)
@@ -610,9 +619,11 @@ def _release(run: Run) -> None:
 # --- record ------------------------------------------------------------------------------------
 
 
-@task(cache_policy=NO_CACHE)
 def finish_remediation(run: Run) -> State:
-    """The run's end as a named state: what became of its findings."""
+    """The run's end as a named state: what became of its findings.
+
+    Not a task: a task that returns a state ends in it, and hands its caller the state's data.
+    """
     count = Counter(item.state for item in run.items)
     message = ", ".join(f"{number} {state}" for state, number in sorted(count.items()))
     message = message or "nothing to do: other runs carry these findings"

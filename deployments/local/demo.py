@@ -200,11 +200,11 @@ class Demo:
                 warehouse, "SELECT count(*) FROM findings WHERE status = 'resolved'"
             )
             summary.remediations = _remediation_counts(warehouse)
-            warehouse.execute("CHECKPOINT")
         if summary.remediations["failed"]:
             self.problem(f"{summary.remediations['failed']} remediations failed")
         if not summary.remediations["automatic"]:
             self.problem("no finding was closed by policy")
+        self.stack.write_everything_out()
         summary.code_found_at_rest = code_bytes_at_rest(self.stack.dir, self.codes)
         if summary.code_found_at_rest:
             self.problem("a typed code was found at rest")

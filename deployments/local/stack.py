@@ -89,6 +89,11 @@ class Stack:
         """Call ``close`` when the stack stops, before the processes end."""
         self._open.callback(close)
 
+    def write_everything_out(self) -> None:
+        """Have PostgreSQL write all it holds in memory to its files, to be looked through."""
+        with connect(self.postgres.url("warehouse", role="postgres")) as admin:
+            admin.execute("CHECKPOINT")
+
     def customer_child(self, name: str, *arguments: str) -> Child:
         """Run a `suture` verb as the emulated customer, with the customer's own credentials."""
         return self._child(name, self.customer_env, arguments, pipe=True)

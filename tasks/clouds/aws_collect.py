@@ -17,7 +17,7 @@ from tasks.clouds.aws_credentials import AwsKeyring
 from tasks.clouds.transport import reason
 from tasks.errors import CloudError, ResourceGone
 from tasks.inventory import AwsSource
-from tasks.model import Account, Cloud, Config, Covered, Resource
+from tasks.model import Account, Cloud, Config, Covered, Resource, in_order
 
 # The region of what has none; and, for coverage, of a list that answers for every region at once.
 GLOBAL = "global"
@@ -144,7 +144,7 @@ def _security_group(view: AwsView, region: str, group: Mapping[str, Any]) -> Res
         region,
         view.arn("ec2", region, f"security-group/{group['GroupId']}"),
         group.get("GroupName", ""),
-        Config(config),
+        Config(in_order(config)),
         group.get("Tags", ()),
     )
 

@@ -15,7 +15,7 @@ from tasks.clouds.azure_api import AzureApi
 from tasks.clouds.transport import reason
 from tasks.errors import CloudError
 from tasks.inventory import AzureSource
-from tasks.model import Account, Cloud, Config, Covered, Resource
+from tasks.model import Account, Cloud, Config, Covered, Resource, in_order
 
 EVERY_REGION = "global"  # Covered.region of what one list answers for all regions at once
 SUBSCRIPTIONS_API = "2022-12-01"
@@ -48,6 +48,8 @@ COLLECTORS: Mapping[str, Collector] = {
             type="Microsoft.Network/networkSecurityGroups",
             api_version="2024-05-01",
             keys=("name", "location", "properties"),
+            # What is attached to a group changes with every machine, and no rule reads it.
+            volatile=VOLATILE | {"networkInterfaces", "subnets", "flowLogs"},
         ),
         Collector(
             kind="azure.storage.account",
@@ -107,7 +109,7 @@ def _resource(subscription: str, collector: Collector, item: Any) -> Resource:
             name=item["name"],
             config=Config(
                 {
-                    key: without(item[key], collector.volatile)
+                    key: in_order(without(item[key], collector.volatile))
                     for key in collector.keys
                     if key in item
                 }
