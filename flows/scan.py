@@ -20,7 +20,10 @@ RUNNER: Any = ThreadPoolTaskRunner(max_workers=4)
 
 @flow(name="scan-fleet", task_runner=RUNNER)
 def scan_fleet(
-    accounts: list[str] | None = None, batch_size: int = 25, hand_to_triage: bool = True
+    accounts: list[str] | None = None,
+    batch_size: int = 25,
+    hand_to_triage: bool = True,
+    request_seconds: int = 20,
 ) -> State:
     """Scan every account and subscription of the inventory, read-only, and keep the findings.
 
@@ -28,10 +31,11 @@ def scan_fleet(
         accounts: Account or subscription ids to scan; all of the inventory when left empty.
         batch_size: Accounts scanned by one task.
         hand_to_triage: Start remediation for the open findings that a policy covers.
+        request_seconds: How long one answer of a cloud may take.
     """
     scan = begin_scan(accounts or [], flow_run.id)
     batches = [
-        scan_batch.submit(scan.id, number, batch)
+        scan_batch.submit(scan.id, number, batch, request_seconds)
         for number, batch in enumerate(scan.batches(batch_size), start=1)
     ]
     for batch in batches:

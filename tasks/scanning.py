@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -12,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks import settings
 from tasks.clouds.scanner import Discovery, Scanner
+from tasks.clouds.transport import Limits
 from tasks.errors import BadInput
 from tasks.inventory import load_inventory
 from tasks.model import Account
@@ -64,14 +66,18 @@ async def _discover() -> Discovery:
 
 
 @task(task_run_name="scan-batch-{number}", retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
-async def scan_batch(scan_id: str, number: int, accounts: Sequence[Account]) -> int:
+async def scan_batch(
+    scan_id: str, number: int, accounts: Sequence[Account], request_seconds: float
+) -> int:
     """Scan a batch of accounts with the read-only identity and load what was seen.
 
     An account that fails is loaded with its reason and does not fail the batch. Returns how many
     failed.
     """
     log = get_run_logger()
-    async with Scanner(load_inventory(settings.inventory_path())) as scanner:
+    begun = datetime.now(UTC)
+    limits = Limits(request_seconds=request_seconds)
+    async with Scanner(load_inventory(settings.inventory_path()), limits) as scanner:
         results = await asyncio.gather(*(scanner.scan(account, RULES) for account in accounts))
     for result in results:
         if result.failed:
@@ -79,7 +85,7 @@ async def scan_batch(scan_id: str, number: int, accounts: Sequence[Account]) -> 
 
     def load() -> None:
         with connect() as warehouse:
-            scans.load_batch(warehouse, scan_id, results)
+            scans.load_batch(warehouse, scan_id, results, observed_at=begun)
 
     await asyncio.to_thread(load)
     return sum(bool(result.failed) for result in results)

@@ -1,18 +1,38 @@
-"""Clouds to read from: the emulated ones, and servers that answer whatever a test wants."""
+"""Clouds to read from and to write to, and servers that answer whatever a test wants."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from aiohttp import web
+from azure.identity import ClientSecretCredential
+from pydantic import SecretStr
 
 from deployments.local.aws.server import EmulatedAws
 from deployments.local.azure.server import EmulatedAzure
+from deployments.local.fleet import Fleet
+from tasks.clouds.aws_api import AwsCredentials
+from tasks.clouds.azure_write import identity_options
+from tasks.clouds.gate import (
+    CustomerCredentials,
+    GateStatus,
+    OpenGate,
+    close_gate,
+    gate_status,
+    open_gate,
+)
+from tasks.clouds.remediator import Propagation, Session, open_session
 from tasks.clouds.retrying import Patience
+from tasks.clouds.scanner import Scanner
 from tasks.clouds.transport import Limits
-from tasks.inventory import AwsSource, AzureSource, HubCredentials
+from tasks.inventory import AwsSource, AzureSource, HubCredentials, Inventory, load_inventory
+from tasks.model import Account, Cloud, Resource, Step
+from tasks.rules import rule
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Answer], AbstractAsyncContextManager[str]]
@@ -115,3 +135,122 @@ def aws_account(aws: EmulatedAws) -> str:
 def subscription(azure: EmulatedAzure) -> str:
     told = azure.description["subscriptions"]
     return healthy(azure, [one["id"] for one in told if one["state"] == "Enabled"])
+
+
+AT_ONCE = Propagation(code=0, access=0)
+
+
+@dataclass
+class Gated:
+    """An emulated fleet, its customer, and Suture's inventory of it, for tests that write."""
+
+    SEED = SecretStr("JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP")
+
+    fleet: Fleet
+    inventory: Inventory
+
+    @property
+    def aws(self) -> EmulatedAws:
+        return self.fleet._aws
+
+    @property
+    def azure(self) -> EmulatedAzure:
+        return self.fleet._azure
+
+    def findings(self, rule_id: str) -> list[dict[str, str]]:
+        """What was planted for one rule."""
+        return [one for one in self.fleet.truth["findings"] if one["rule"] == rule_id]
+
+    def account(self, finding: Mapping[str, str]) -> Account:
+        """The finding's account, as the inventory's source holds it."""
+        cloud = Cloud(finding["cloud"])
+        sources = self.inventory.aws if cloud is Cloud.AWS else self.inventory.azure
+        return Account(cloud, finding["account"], source=sources[0].name)
+
+    def read(self, finding: Mapping[str, str]) -> Resource:
+        """The finding's resource as it is now, read with the scanner's identity."""
+        account, kind = self.account(finding), rule(finding["rule"]).kind
+
+        async def read() -> Resource:
+            async with Scanner(self.inventory) as scanner:
+                return await scanner.read(
+                    account.cloud,
+                    account.id,
+                    account.source,
+                    kind,
+                    finding["resource"],
+                    finding["region"],
+                )
+
+        return asyncio.run(read())
+
+    def fix(self, finding: Mapping[str, str], resource: Resource) -> tuple[Step, ...]:
+        """The steps that close the finding; open ports are closed to everyone."""
+        its_rule = rule(finding["rule"])
+        assert its_rule.fix is not None
+        values = {one.name: () if one.kind == "cidrs" else 14 for one in its_rule.inputs}
+        return its_rule.fix(resource, values)
+
+    def customer(self, finding: Mapping[str, str]) -> CustomerCredentials:
+        """The customer's own credentials where the finding is."""
+        told, source = self.fleet.description, self.inventory.azure[0]
+        keys, login = told["aws"]["customer"], told["azure"]["customer"]
+        return CustomerCredentials(
+            aws=AwsCredentials(keys["access_key_id"], keys["secret_access_key"]),
+            azure=ClientSecretCredential(
+                source.tenant,
+                login["client_id"],
+                login["client_secret"],
+                **identity_options(source),
+            ),
+        )
+
+    def open(self, finding: Mapping[str, str], **options: Any) -> OpenGate:
+        """Open the gate where the finding is, by machine unless a seed is given."""
+        options = {"machine": "seed" not in options, **options}
+        return open_gate(
+            self.inventory,
+            self.account(finding),
+            resources=[finding["resource"]],
+            customer=self.customer(finding),
+            **options,
+        )
+
+    def close(self, finding: Mapping[str, str], opening: str | None = None) -> None:
+        close_gate(
+            self.inventory,
+            self.account(finding),
+            opening=opening,
+            customer=self.customer(finding),
+        )
+
+    def status(self, finding: Mapping[str, str]) -> GateStatus:
+        return gate_status(self.inventory, self.account(finding), customer=self.customer(finding))
+
+    def session(
+        self,
+        finding: Mapping[str, str],
+        resource: Resource,
+        steps: Sequence[Step],
+        code: SecretStr,
+        propagation: Propagation = AT_ONCE,
+    ) -> Session:
+        """A session of the remediator; what is refused is refused at once."""
+        account = self.account(finding)
+        return open_session(self.inventory, account, resource, steps, code, propagation=propagation)
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
+    """A fleet in which nothing fails on purpose, with Suture's secrets in the environment."""
+    with (
+        Fleet(
+            aws=4, azure=4, seed=3, data_dir=tmp_path_factory.mktemp("fleet"), failing=False
+        ) as fleet,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        told = fleet.description
+        patch.setenv("SUTURE_HUB_ACCESS_KEY_ID", told["aws"]["hub"]["access_key_id"])
+        patch.setenv("SUTURE_HUB_SECRET_ACCESS_KEY", told["aws"]["hub"]["secret_access_key"])
+        patch.setenv("SUTURE_AZURE_CLIENT_SECRET", told["azure"]["scanner"]["client_secret"])
+        yield Gated(fleet, load_inventory(told["inventory"]))

@@ -1,9 +1,16 @@
-"""A PostgreSQL for the tests, and for each test a warehouse of its own."""
+"""What many tests stand on: PostgreSQL, a warehouse for each, and the whole embedded stack."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+
+# Before anything imports Prefect: no test reads or writes the home of the person who runs it.
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="suture-test-prefect-")
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["DO_NOT_TRACK"] = "1"
+
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -12,6 +19,7 @@ import psycopg
 import pytest
 
 from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.stack import Stack
 from tasks.warehouse import database
 
 NUMBERS = count(1)
@@ -50,3 +58,17 @@ def warehouse_url(postgres: EmbeddedPostgres) -> Iterator[str]:
 def conn(warehouse_url: str) -> Iterator[psycopg.Connection]:
     with database.connect(warehouse_url) as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The embedded default, once for all tests: servers, emulated clouds, served deployments.
+
+    Its fleet has eight accounts and six subscriptions, five of which fail. Nothing is scanned yet.
+    """
+    with Stack(aws=8, azure=6, seed=11) as running:
+        yield running
+
+
+def pytest_sessionfinish() -> None:
+    shutil.rmtree(os.environ["PREFECT_HOME"], ignore_errors=True)
