@@ -1,0 +1,41 @@
+"""The README tells the truth where a machine can check it."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from tasks.inventory import parse_inventory
+from tasks.policy import parse_policies
+from tasks.rules import RULES
+from tasks.rules.table import markdown_table
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_rule_table_is_the_rule_table() -> None:
+    found = re.search(r"<!-- rules:.*?-->\n(.*?)<!-- /rules -->", README, re.DOTALL)
+    assert found
+    assert found[1].strip() == markdown_table(RULES).strip()
+
+
+def test_the_example_files_can_be_used() -> None:
+    inventory, policies = (textwrap.dedent(text) for text in _blocks("yaml"))
+    assert parse_inventory(inventory).source("contoso").name == "contoso"
+    assert [policy.name for policy in parse_policies(policies)] == [
+        "ssh-in-dev",
+        "ask-about-the-rest",
+    ]
+
+
+def test_every_deployment_it_names_is_deployed() -> None:
+    document = YAML(typ="safe").load(Path(__file__).parents[1] / "prefect.yaml")
+    names = {deployment["name"] for deployment in document["deployments"]}
+    assert names == {"nightly", "triage", "remediate", "restore"}
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
