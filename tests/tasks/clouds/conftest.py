@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from deployments.local.aws.server import EmulatedAws
 from deployments.local.azure.server import EmulatedAzure
 from deployments.local.fleet import Fleet
+from tasks.clouds import azure_write
 from tasks.clouds.aws_api import AwsCredentials
 from tasks.clouds.azure_write import identity_options
 from tasks.clouds.gate import (
@@ -148,6 +149,7 @@ class Gated:
 
     fleet: Fleet
     inventory: Inventory
+    opened: list[Mapping[str, str]] = field(default_factory=list)
 
     @property
     def aws(self) -> EmulatedAws:
@@ -208,6 +210,7 @@ class Gated:
     def open(self, finding: Mapping[str, str], **options: Any) -> OpenGate:
         """Open the gate where the finding is, by machine unless a seed is given."""
         options = {"machine": "seed" not in options, **options}
+        self.opened.append(finding)
         return open_gate(
             self.inventory,
             self.account(finding),
@@ -249,6 +252,8 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
         ) as fleet,
         pytest.MonkeyPatch.context() as patch,
     ):
+        fleet._azure.tenant.operations.retry_after = None  # else every write takes a second
+        patch.setattr(azure_write, "POLL_SECONDS", 0.05)
         told = fleet.description
         patch.setenv("SUTURE_HUB_ACCESS_KEY_ID", told["aws"]["hub"]["access_key_id"])
         patch.setenv("SUTURE_HUB_SECRET_ACCESS_KEY", told["aws"]["hub"]["secret_access_key"])
