@@ -24,6 +24,7 @@ from tasks.inventory import AzureSource, Issuer
 CREDENTIAL = "suture-gate-"  # what the names of our federated credentials begin with
 _IDENTITY_API = "2023-01-31"
 _AUTHORIZATION_API = "2022-04-01"
+_SEGMENT = r"(?!\.+(/|$))[\w.()-]+"  # of an ARM id; dots alone would lead elsewhere
 _UNTIL = "Suture's gate, opened until "
 
 
@@ -90,7 +91,8 @@ class AzureGate:
         if not resources:
             raise BadInput("resources", "the gate opens for named resources.", "Name them.")
         inside = re.compile(
-            rf"{self._subscription}/resourcegroups/[^/]+/providers/[^/]+(/[^/]+/[^/]+)+"
+            rf"{self._subscription}/resourcegroups/{_SEGMENT}"
+            rf"/providers/{_SEGMENT}(/{_SEGMENT}/{_SEGMENT})+"
         )
         scopes = list(dict.fromkeys(one.lower().rstrip("/") for one in resources))
         for scope in scopes:

@@ -175,9 +175,9 @@ def _gate(inventory: Inventory, account: Account, customer: CustomerCredentials 
 
 def _current(seed: SecretStr) -> tuple[SecretStr, int]:
     """The code an authenticator shows now, and for how many seconds more."""
-    totp = pyotp.TOTP("".join(seed.get_secret_value().split()))
     now = time.time()
     try:
+        totp = pyotp.TOTP("".join(seed.get_secret_value().split()))
         code = totp.at(int(now))
     except (binascii.Error, ValueError):
         raise BadInput("seed", "this is not an authenticator's seed.", "It is base32.") from None

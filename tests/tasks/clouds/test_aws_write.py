@@ -1,0 +1,128 @@
+"""How boto3's answers are read: what was gone already, what may have been written, what leaks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ParamValidationError,
+    ReadTimeoutError,
+)
+
+from tasks.clouds.aws_api import AwsCredentials
+from tasks.clouds.aws_write import AwsSession
+from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite, from_aws
+from tasks.errors import (
+    AccessRefused,
+    CloudError,
+    CloudTimeout,
+    Conflict,
+    ResourceGone,
+    Throttled,
+)
+from tasks.inventory import AwsSource
+from tasks.model import Call, Cloud, Step
+
+SOURCE = AwsSource(name="acme", regions=("eu-central-1",), external_id="x", accounts=("1" * 12,))
+REVOKE = Call(Cloud.AWS, "ec2", "RevokeSecurityGroupIngress", {"GroupId": "sg-1"})
+AUTHORIZE = Call(Cloud.AWS, "ec2", "AuthorizeSecurityGroupIngress", {"GroupId": "sg-1"})
+STEP = Step("ec2:RevokeSecurityGroupIngress", REVOKE, (AUTHORIZE,), ())
+
+
+def refusal(code: str, status: int = 400, retries: int = 0, message: str = "no") -> ClientError:
+    about = {"HTTPStatusCode": status, "RetryAttempts": retries}
+    return ClientError(
+        {"Error": {"Code": code, "Message": message}, "ResponseMetadata": about},  # type: ignore[typeddict-item]
+        "Op",
+    )
+
+
+class Ec2:
+    """Answers every call with the same, an exception or not."""
+
+    def __init__(self, answer: dict[str, Any] | Exception) -> None:
+        self.answer = answer
+
+    def revoke_security_group_ingress(self, **_: object) -> dict[str, Any]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return {"ResponseMetadata": {"RetryAttempts": 0}, **self.answer}
+
+    authorize_security_group_ingress = revoke_security_group_ingress
+
+
+def session(answer: dict[str, Any] | Exception) -> AwsSession:
+    made = AwsSession(SOURCE, "eu-central-1", AwsCredentials("a", "s"))
+    made._clients["ec2"] = Ec2(answer)
+    return made
+
+
+UNKNOWN = {"UnknownIpPermissions": [{"IpProtocol": "tcp"}]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (UNKNOWN, Conflict),
+        ({**UNKNOWN, "RevokedSecurityGroupRules": [{"CidrIpv4": "0.0.0.0/0"}]}, PartlyWritten),
+        ({**UNKNOWN, "ResponseMetadata": {"RetryAttempts": 1}}, UnsettledWrite),
+    ],
+)
+def test_a_revocation_of_what_is_not_there_is_no_success(
+    answer: dict[str, Any], kind: type[CloudError]
+) -> None:
+    with pytest.raises(kind) as caught:
+        session(answer).apply(STEP)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    "answer", [refusal("InvalidPermission.Duplicate"), refusal("NoSuchEntity", 404), UNKNOWN]
+)
+def test_an_undo_leaves_alone_what_is_so_already(answer: dict[str, Any] | Exception) -> None:
+    session(answer).undo(STEP)
+
+
+def test_an_undo_that_is_refused_says_so() -> None:
+    with pytest.raises(AccessRefused):
+        session(refusal("UnauthorizedOperation", 403)).undo(STEP)
+    with pytest.raises(Conflict):
+        session(refusal("OperationAborted", 409)).undo(STEP)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (refusal("AccessDenied", 403), AccessRefused),
+        (refusal("ExpiredToken", 403), AccessRefused),
+        (refusal("RequestLimitExceeded", 503), Throttled),
+        (refusal("NoSuchBucket", 404), ResourceGone),
+        (refusal("InvalidPermission.NotFound"), Conflict),
+        # After a retry, what stands in the way may be our own first attempt.
+        (refusal("InvalidPermission.NotFound", retries=1), UnsettledWrite),
+        (refusal("InternalError", 500), UnsettledWrite),
+        (refusal("MalformedPolicy"), CloudError),
+        (NoCredentialsError(), AccessRefused),
+        (ReadTimeoutError(endpoint_url="https://x"), CloudTimeout),
+        (EndpointConnectionError(endpoint_url="https://x"), CloudError),
+    ],
+)
+def test_errors_are_named(error: Any, kind: type[CloudError]) -> None:
+    named = from_aws(error, "Op")
+    assert type(named) is kind
+    assert named.operation == "Op"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ParamValidationError(report="Invalid length for parameter ExternalId, value: s3cret"),
+        refusal("SignatureDoesNotMatch", 403, message="The Canonical String was s3cret"),
+    ],
+)
+def test_what_quotes_the_request_is_not_repeated(error: Any) -> None:
+    assert "s3cret" not in str(from_aws(error, "AssumeRole"))

@@ -1,0 +1,81 @@
+"""What is said of Azure's errors, and how long a Retry-After may make anyone wait."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from azure.core.exceptions import (
+    ClientAuthenticationError,
+    HttpResponseError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+
+from tasks.clouds.azure_write import LONGEST_WAIT, _BoundedRetry, _only_if
+from tasks.clouds.sdk_errors import UnsettledWrite, from_azure
+from tasks.errors import (
+    AccessRefused,
+    CloudError,
+    CloudTimeout,
+    Conflict,
+    ResourceGone,
+    Throttled,
+)
+from tasks.model import Call, Cloud
+
+
+def answered(status: int) -> HttpResponseError:
+    error = HttpResponseError(message="(Code) words")
+    error.status_code = status
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (answered(200), UnsettledWrite),
+        (answered(400), CloudError),
+        (answered(401), AccessRefused),
+        (answered(403), AccessRefused),
+        (answered(404), ResourceGone),
+        (answered(408), CloudTimeout),
+        (answered(409), Conflict),
+        (answered(412), Conflict),
+        (answered(429), Throttled),
+        (answered(500), UnsettledWrite),
+        (ClientAuthenticationError(message="AADSTS700213"), AccessRefused),
+        (ServiceRequestError("no route"), CloudError),
+        (ServiceResponseError("cut off"), CloudTimeout),
+    ],
+)
+def test_errors_are_named(error: Any, kind: type[CloudError]) -> None:
+    assert type(from_azure(error, "PUT x")) is kind
+
+
+def response(retry_after: str) -> Any:
+    http = SimpleNamespace(headers={"Retry-After": retry_after}, status_code=429)
+    return SimpleNamespace(http_response=http)
+
+
+def test_a_wait_is_honoured_up_to_a_minute() -> None:
+    assert _BoundedRetry().get_retry_after(response("3")) == 3
+    with pytest.raises(Throttled):
+        _BoundedRetry().get_retry_after(response(str(int(LONGEST_WAIT) + 1)))
+
+
+@pytest.mark.parametrize(
+    ("operation", "etag", "headers"),
+    [
+        ("PUT", 'W/"1"', {"If-Match": 'W/"1"'}),
+        ("DELETE", 'W/"1"', {"If-Match": 'W/"1"'}),
+        ("PUT", None, {"If-None-Match": "*"}),
+        ("DELETE", None, {}),
+        ("PATCH", "", {}),
+    ],
+)
+def test_a_write_says_what_must_still_be_there(
+    operation: str, etag: str | None, headers: dict[str, str]
+) -> None:
+    assert _only_if(Call(Cloud.AZURE, "v", operation, {}, "/x"), etag) == headers
