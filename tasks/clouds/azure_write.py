@@ -167,7 +167,7 @@ class AzureSession:
 
     def _check(self, call: Call) -> None:
         target, own = call.target.lower().rstrip("/"), self._resource.id.lower()
-        inside = target == own or target.startswith(f"{own}/")
+        inside = target == own or (target.startswith(f"{own}/") and "/." not in target)
         if not inside or permission_of(call).lower() not in self._allowed:
             raise AccessRefused(
                 "this session is not for that", operation=f"{call.operation} {call.target}"
