@@ -205,6 +205,11 @@ Predicate = Callable[[Resource], "bool | Unknown"]
 Fix = Callable[[Resource, Mapping[str, Any]], tuple[Step, ...]]
 
 
+def as_it_was(resource: Resource) -> Resource:
+    """What an undo leaves behind, as a rule: exactly what was there."""
+    return resource
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
     """One row of the rule table: what is wrong, and what makes it right.
@@ -212,7 +217,8 @@ class Rule:
     ``id`` is {cloud}_{service}_{resource}_{good state}, so that PASS reads true. ``passes`` may
     raise MissingData; ``judge`` turns that into unknown. ``reads`` and ``writes`` are permissions,
     from which roles and session policies are generated; ``writes`` covers the undo too. ``events``
-    are control-plane operations that may change the verdict.
+    are control-plane operations that may change the verdict. ``undone`` is the resource as the undo
+    leaves it, where a cloud has no way all the way back.
     """
 
     id: str
@@ -226,6 +232,7 @@ class Rule:
     writes: tuple[str, ...]
     events: tuple[str, ...]
     aka: tuple[str, ...] = ()
+    undone: Callable[[Resource], Resource] = as_it_was
     guide: str
 
     @property

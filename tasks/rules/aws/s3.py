@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from tasks.errors import BadInput
-from tasks.model import Call, Change, Cloud, Resource, Rule, Severity, Step, Unknown
+from tasks.model import Call, Change, Cloud, Config, Resource, Rule, Severity, Step, Unknown
 from tasks.rules.guide import guide
 from tasks.rules.shape import flag, mapping, odd, sequence, text
 
@@ -65,6 +66,15 @@ def block_public_access(resource: Resource, values: Mapping[str, Any]) -> tuple[
 
 
 # --- versioning -------------------------------------------------------------------------------
+
+
+def never_enabled_becomes_suspended(before: Resource) -> Resource:
+    """S3 has no way back to a bucket that never had versioning; suspended is as near as it gets."""
+    versioning = mapping(before.config["Versioning"], "Versioning")
+    if versioning.get("Status"):
+        return before
+    parts = {**before.config.as_dict(), "Versioning": {**versioning, "Status": "Suspended"}}
+    return replace(before, config=Config(parts, before.config.gaps))
 
 
 def _status(resource: Resource) -> str:
@@ -275,6 +285,7 @@ RULES = (
         writes=("s3:PutBucketVersioning",),
         events=("s3:CreateBucket", "s3:PutBucketVersioning"),
         aka=("prowler:s3_bucket_object_versioning", "cloudsploit:bucketVersioning"),
+        undone=never_enabled_becomes_suspended,
         guide=guide("aws_s3_bucket_versioning_enabled"),
     ),
     Rule(

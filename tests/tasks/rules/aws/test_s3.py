@@ -161,3 +161,10 @@ def test_block_shows_only_what_changes() -> None:
         **old,
         "RestrictPublicBuckets": False,
     }
+
+
+def test_a_bucket_that_never_had_versioning_can_only_be_suspended() -> None:
+    versioning = rule("aws_s3_bucket_versioning_enabled")
+    never, suspended = (bucket(Versioning=one) for one in ({}, {"Status": "Suspended"}))
+    assert versioning.undone(never).fingerprint == suspended.fingerprint
+    assert versioning.undone(suspended) is suspended
