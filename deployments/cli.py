@@ -250,7 +250,7 @@ def plan(
 ) -> None:
     """Show what fixing a finding would change. Reads the resource afresh; changes nothing."""
     from tasks.plan import plan_json
-    from tasks.remediation import plan_finding
+    from tasks.planning import plan_finding
 
     planned = plan_finding(finding, _values(value or []))
     if form is Format.JSON:

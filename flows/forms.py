@@ -1,7 +1,8 @@
-"""The forms an approver fills in, in Prefect's UI.
+"""The form an approver fills in, in Prefect's UI.
 
 Fields are plain text on purpose: Prefect stores what fails a validator in the run's state and logs,
 so the guard checks every field before Prefect sees it (``tasks.approval`` holds the rules).
+Descriptions are plain too: one of Prefect's two UIs shows Markdown there, the other its marks.
 """
 
 from __future__ import annotations
@@ -14,54 +15,64 @@ from pydantic import Field, create_model
 
 from tasks.model import Input
 
-
-class Approval(RunInput):
-    """What every approval asks. One required field at least makes concurrent answers safe."""
-
-    decision: Literal["approve", "deny"] = Field(
-        title="Decision", description="Approve applies the changes above; deny leaves all as it is."
-    )
-    approver: str = Field(title="Your name", description="Written down with the decision.")
-    code: str = Field(
-        default="",
-        title="6-digit code",
-        description="From the customer's authenticator, or printed by `suture gate open`. "
-        "Used once, never stored. Leave empty to deny.",
-    )
-    leave_out: str = Field(
-        default="",
-        title="Leave out",
-        description="Numbers from the table that must not be changed, such as 2, 5-7.",
-    )
+# How each kind of value is written.
+HOW_TO_WRITE = {
+    "cidrs": "CIDRs with commas between, such as 10.0.0.0/8, 2001:db8::/32.",
+    "number": "A whole number.",
+    "text": "",
+}
 
 
-def approval_form(inputs: Iterable[Input], page: str, *, numbers: int) -> type[Approval]:
-    """The approval form with one more field for each value that the fixes take.
+def approval_form(inputs: Iterable[Input], page: str, *, numbers: int) -> type[RunInput]:
+    """The form of one approval: the decision, each value the fixes take, and the approver's code.
 
     ``page`` is the markdown shown above the fields, ``numbers`` the last number in its table. Kinds
-    and numbers travel in the form's schema, where the guard reads them.
+    and numbers travel in the form's schema, where the guard reads them. Fields stand in the order
+    of an approver's thoughts, the code last: it lives for half a minute only. The decision has no
+    default, because one required field at least makes concurrent answers safe.
     """
     fields: dict[str, Any] = {
-        value.name: (
+        "decision": (
+            Literal["approve", "deny"],
+            Field(
+                title="Decision",
+                description="approve makes the changes above; deny leaves everything as it is.",
+            ),
+        ),
+        **{value.name: (str, _value(value)) for value in inputs},
+        "leave_out": (
             str,
             Field(
-                default=value.default,
-                title=value.label,
-                description="Used for every change above that takes it.",
-                json_schema_extra={"kind": value.kind},
+                default="",
+                title="Leave out",
+                description="Numbers in the table of changes that must stay as they are, "
+                "such as 2, 5-7.",
+                json_schema_extra={"numbers": numbers},
             ),
-        )
-        for value in inputs
-    }
-    left_out = Approval.model_fields["leave_out"]
-    fields["leave_out"] = (
-        str,
-        Field(
-            default="",
-            title=left_out.title,
-            description=left_out.description,
-            json_schema_extra={"numbers": numbers},
         ),
-    )
-    form = create_model("Approval", __base__=Approval, **fields)
+        "approver": (
+            str,
+            Field(title="Your name", description="Written down with the decision."),
+        ),
+        "code": (
+            str,
+            Field(
+                default="",
+                title="6-digit code",
+                description="Needed to approve: the customer opens the gate and reads it to you. "
+                "Used once and stored nowhere.",
+            ),
+        ),
+    }
+    form = create_model("Approval", __base__=RunInput, **fields)
     return form.with_initial_data(description=page)
+
+
+def _value(asked: Input) -> Any:
+    description = f"{HOW_TO_WRITE[asked.kind]} Used for every change above that takes it."
+    return Field(
+        default=asked.default,
+        title=asked.label,
+        description=description.strip(),
+        json_schema_extra={"kind": asked.kind},
+    )

@@ -6,39 +6,57 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.flow_runs import suspend_flow_run
 from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
 
 from flows.forms import approval_form
+from tasks.errors import BadInput
 from tasks.remediation import (
-    Answered,
-    Run,
     ask_customer,
     begin_remediation,
-    close_findings,
+    close_one,
+    conclude_round,
     finish_remediation,
+    name_run,
+    none_left_waiting,
+    split_by_account,
     take_answer,
 )
+from tasks.remediation_run import Answered, Run
 
 
-@flow(name="remediate", flow_run_name="remediate-{policy}")
+@flow(name="remediate", persist_result=False)
 def remediate(
     finding_ids: list[str], policy: str = "", requested_by: str = "a person in the Prefect UI"
 ) -> State:
     """Close findings by their ids, as one run with one approval and one 6-digit code.
 
     Args:
-        finding_ids: Ids from the posture artifact or the warehouse; all of one account.
+        finding_ids: Ids from the posture artifact or the warehouse; several may stand in one line.
+            Ids of several accounts become one run for each account.
         policy: The policy they are closed under; empty for an approval with nothing preset.
         requested_by: Who or what asks, for the audit log.
     """
-    return carry_through(begin_remediation(flow_run.id, finding_ids, policy, requested_by))
+    try:
+        if started := split_by_account(finding_ids, policy, requested_by):
+            pages = "; ".join(f"{account}: {one['address']}" for account, one in started.items())
+            return Completed(name="Split", message=f"One run for each account. {pages}")
+        run = begin_remediation(flow_run.id, finding_ids, policy, requested_by)
+    except BadInput as problem:
+        return Failed(name="Cannot start", message=str(problem))
+    return carry_through(run)
 
 
 def carry_through(run: Run) -> State:
     """From a planned run to its end: ask until it is answered, and close what was chosen."""
-    while run.waiting:
-        answer = ask_customer(run) if run.automatic else ask_approver(run)
-        if answer.chosen:
-            close_findings(run, answer)
+    with none_left_waiting(run):
+        name_run(run)
+        while run.waiting:
+            answer = ask_customer(run) if run.automatic else ask_approver(run)
+            for number in answer.chosen:
+                if not run.gate_refusal:  # a gate shut to one finding is shut to the rest
+                    close_one(run, number, answer, return_state=True)
+            if answer.chosen:
+                conclude_round(run)
     return finish_remediation(run)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.states import Failed
 
 from flows.remediate import carry_through
+from tasks.errors import BadInput
 from tasks.remediation import begin_restore
 
 
-@flow(name="restore")
+@flow(name="restore", persist_result=False)
 def restore(remediation_id: str, requested_by: str = "a person in the Prefect UI") -> State:
     """Undo one remediation: plan -> approve -> open the gate -> put back -> verify -> record.
 
@@ -20,4 +22,8 @@ def restore(remediation_id: str, requested_by: str = "a person in the Prefect UI
         remediation_id: The remediation to undo, from the warehouse's remediations table.
         requested_by: Who asks, for the audit log.
     """
-    return carry_through(begin_restore(flow_run.id, remediation_id, requested_by))
+    try:
+        run = begin_restore(flow_run.id, remediation_id, requested_by)
+    except BadInput as problem:
+        return Failed(name="Cannot start", message=str(problem))
+    return carry_through(run)

@@ -6,19 +6,27 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.futures import wait
 from prefect.runtime import flow_run
-from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.names import dated
 from flows.triage import triage
-from tasks.scanning import begin_scan, merge_findings, publish_posture, scan_batch
+from tasks.scanning import (
+    begin_scan,
+    merge_findings,
+    publish_posture,
+    scan_batch,
+    scan_state,
+    what_was_lost,
+)
 
 # Batches mostly wait for clouds; four at once keep two cores busy.
 # (Prefect declares its runners invariant in the futures they give, so no type fits but Any.)
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=4)
 
 
-@flow(name="scan-fleet", task_runner=RUNNER)
+@flow(name="scan-fleet", flow_run_name=dated("scan"), task_runner=RUNNER)
 def scan_fleet(
     accounts: list[str] | None = None,
     batch_size: int = 25,
@@ -38,10 +46,10 @@ def scan_fleet(
         scan_batch.submit(scan.id, number, batch, request_seconds)
         for number, batch in enumerate(scan.batches(batch_size), start=1)
     ]
-    for batch in batches:
-        batch.wait()  # one that fails leaves its accounts uncovered, and the scan goes on
-    counts = merge_findings(scan.id)
-    publish_posture(scan.id)
+    wait(batches)  # one that crashes leaves its accounts uncovered, and the scan goes on
+    lost = what_was_lost(scan, sum(not batch.state.is_completed() for batch in batches))
+    counts = merge_findings(scan.id, lost)
+    posture = publish_posture(scan.id)
     if hand_to_triage:
-        triage()
-    return Completed(message=f"{counts.opened} findings opened, {counts.resolved} resolved")
+        triage(return_state=True)  # its own state says how it went; the scan is what it is
+    return scan_state(counts, posture, lost)

@@ -6,11 +6,12 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from flows.names import dated
 from flows.remediate import remediate
 from tasks.triage import assign_findings, reconcile_approvals, start_approval
 
 
-@flow(name="triage")
+@flow(name="triage", flow_run_name=dated("triage"))
 def triage() -> State:
     """Hand open findings to their policies: fix at once, ask an approver, or leave to the guide.
 

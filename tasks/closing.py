@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn, Protocol
 
-from pydantic import SecretStr
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from tasks.clouds.remediator import Session, apply_all, open_session
-from tasks.clouds.scanner import Scanner
-from tasks.errors import ApplyFailed, CloudError, Drifted, ResourceGone, VerifyFailed
-from tasks.inventory import Inventory
-from tasks.model import Account, Resource, Step
+from tasks.clouds.remediator import Session, apply_all
+from tasks.errors import ApplyFailed, CloudError, Drifted, ResourceGone, SutureError, VerifyFailed
+from tasks.model import Resource, Step
 from tasks.plan import Plan, drifted, make_plan
 from tasks.rules import rule
 
@@ -21,109 +18,144 @@ VERIFY_SECONDS = 20.0  # how long a cloud may take to show a change that it has 
 
 _NOT_PROVED = "The fix was applied, but the rule could not be seen to pass."
 
-Snapshot = Callable[[str, Resource], None]
+
+class Place(Protocol):
+    """Where a finding is closed: how its resource is read, written to and written down."""
+
+    def read(self) -> Resource:
+        """The resource as it is now. Raises ResourceGone or another CloudError."""
+        ...
+
+    def open_session(self, now: Resource, steps: Sequence[Step]) -> Session:
+        """Write access for these steps on this resource. Raises GateRefused."""
+        ...
+
+    def begin_writing(self, before: Resource) -> None:
+        """Called when the session is open, right before the first write; it may raise to stop."""
+        ...
+
+    def keep(self, stage: str, resource: Resource) -> None:
+        """Keep the resource at a stage on the way: "during" or "undone"."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """How it ended: a state of the remediations table, a sentence, and the resource as it is."""
+    """How it ended: a state of the remediations table, a sentence, and the resource as it is.
+
+    ``stage`` names the snapshot to be kept of ``resource`` ("after"); empty for none.
+    """
 
     state: str
     message: str
-    resource: Resource | None
+    resource: Resource | None = None
+    stage: str = ""
 
 
 def close_finding(
-    inventory: Inventory,
-    account: Account,
-    plan: Plan,
-    code: SecretStr,
-    *,
-    own_change: bool,
-    snapshot: Snapshot,
-    before_writing: Callable[[], None],
+    plan: Plan, place: Place, *, own_change: bool = False, verify_seconds: float = VERIFY_SECONDS
 ) -> Closed:
     """Apply an approved plan and prove that it worked; a fix that cannot be proved is undone.
 
     ``own_change`` says that this run itself has changed the resource since the plan was made.
-    ``snapshot`` keeps the resource at a stage ("before", "during", "after", "undone");
-    ``before_writing`` is called when the session is open, right before the first write.
 
     Raises GateRefused or Drifted (nothing was written), ApplyFailed or VerifyFailed (something was;
-    both say whether it has been put back), CloudError when the cloud cannot be asked.
+    both say whether it has been put back), CloudError when the cloud cannot be asked before that.
     """
     try:
-        now = read_resource(inventory, account, plan.resource)
+        now = place.read()
     except ResourceGone:
-        return Closed("already_resolved", "The resource does not exist any more.", None)
+        return Closed("already_resolved", "The resource does not exist any more.")
     if plan.achieved(rule(plan.rule), now):
         return Closed("already_resolved", "It is as it should be already; nothing changed.", now)
-    steps = _still_planned(plan, now, own_change=own_change)
-    session = open_session(inventory, account, now, steps, code)
-    snapshot("before", now)
-    before_writing()
-    _apply(inventory, account, now, steps, session, snapshot)
-    after, achieved = _verify(inventory, account, plan, now)
-    if not achieved:
-        _put_back(inventory, account, now, steps, session, snapshot)
-    snapshot("after", after)
-    done = "restored" if plan.restores else "remediated"
-    return Closed(done, "Applied, and verified by a scan of the resource.", after)
-
-
-def read_resource(inventory: Inventory, account: Account, known: Resource) -> Resource:
-    """The resource as it is now, read with the scanner's identity."""
-
-    async def read() -> Resource:
-        async with Scanner(inventory) as scanner:
-            return await scanner.read(
-                account.cloud, account.id, account.source, known.kind, known.id, known.region
+    _check_still_planned(plan, now, own_change=own_change)
+    with place.open_session(now, plan.steps) as session:
+        place.begin_writing(now)
+        _apply(plan, place, now, session, verify_seconds)
+        try:
+            after, achieved = _look_until(
+                place, lambda seen: plan.achieved(rule(plan.rule), seen), verify_seconds
             )
+        except ResourceGone:
+            return Closed("already_resolved", "The resource was deleted while it was fixed.")
+        except CloudError as error:
+            _put_back(plan, place, now, session, verify_seconds, str(error))
+        if not achieved:
+            _put_back(plan, place, now, session, verify_seconds)
+    done = "restored" if plan.restores else "remediated"
+    return Closed(done, "Applied, and verified by a scan of the resource.", after, "after")
 
-    return asyncio.run(read())
 
-
-def _still_planned(plan: Plan, now: Resource, *, own_change: bool) -> tuple[Step, ...]:
-    """The approved steps, if they are still what should be done. Raises Drifted otherwise."""
+def _check_still_planned(plan: Plan, now: Resource, *, own_change: bool) -> None:
+    """Whether the approved steps are still what should be done. Raises Drifted otherwise."""
     if drifted(plan, now, own_change=own_change):
         raise Drifted("The resource has changed since the plan was shown.")
     if own_change and not plan.restores:
         again = make_plan(rule(plan.rule), now, plan.values, finding_id=plan.finding_id)
         if again.hash != plan.hash:
             raise Drifted("Another change of this run altered what is left to do here.")
-    return plan.steps
 
 
-def _apply(
-    inventory: Inventory,
-    account: Account,
-    resource: Resource,
-    steps: tuple[Step, ...],
-    session: Session,
-    snapshot: Snapshot,
-) -> None:
-    """Apply the steps, with a snapshot between each two of them."""
-    last = steps[-1]
+def _apply(plan: Plan, place: Place, before: Resource, session: Session, seconds: float) -> None:
+    """Apply the steps, with a snapshot between each two of them; if one fails, all are undone."""
+    last = plan.steps[-1]
 
     def between(step: Step) -> None:
         if step is not last:
-            snapshot("during", read_resource(inventory, account, resource))
+            place.keep("during", place.read())
 
-    apply_all(session, steps, between)
+    try:
+        apply_all(session, plan.steps, between)
+    except ApplyFailed as failure:
+        if failure.undone:
+            _prove_undone(place, before, str(failure), seconds)
+        raise
 
 
-def _verify(
-    inventory: Inventory, account: Account, plan: Plan, resource: Resource
+def _put_back(
+    plan: Plan, place: Place, before: Resource, session: Session, seconds: float, why: str = ""
+) -> NoReturn:
+    """Undo every step, the last first, and say that the fix did not do what it should."""
+    what = " ".join(part for part in (_NOT_PROVED, why) if part)
+    left = []
+    for step in reversed(plan.steps):
+        try:
+            session.undo(step)
+        except CloudError as error:
+            left.append(f"{step.action} could not be undone: {error}.")
+    if left:
+        raise ApplyFailed(" ".join([what, *left]), undone=False)
+    _prove_undone(place, before, what, seconds)
+    raise VerifyFailed(f"{what} It was taken back, and the resource is as before.")
+
+
+def _prove_undone(place: Place, before: Resource, what: str, seconds: float) -> None:
+    """Look whether the resource is as it was. Raises ApplyFailed when that cannot be said."""
+    try:
+        now, same = _look_until(place, lambda seen: seen.fingerprint == before.fingerprint, seconds)
+        place.keep("undone", now)
+    except SutureError as error:
+        raise ApplyFailed(
+            f"{what} It was taken back, but that could not be checked: {error}", undone=False
+        ) from error
+    if not same:
+        raise ApplyFailed(
+            f"{what} The undo did not restore what was there: compare the snapshots.", undone=False
+        )
+
+
+def _look_until(
+    place: Place, seen_enough: Callable[[Resource], bool], seconds: float
 ) -> tuple[Resource, bool]:
-    """Scan the resource again until the plan is achieved, or time is up."""
+    """Read the resource until it is as it should be, or time is up: what was seen, and whether."""
 
     def look() -> tuple[Resource, bool]:
-        now = read_resource(inventory, account, resource)
-        return now, plan.achieved(rule(plan.rule), now)
+        now = place.read()
+        return now, seen_enough(now)
 
     looking = Retrying(
         retry=retry_if_result(lambda seen: not seen[1]),
-        stop=stop_after_delay(VERIFY_SECONDS),
+        stop=stop_after_delay(seconds),
         wait=wait_exponential(multiplier=0.25, max=4),
     )
     try:
@@ -131,29 +163,3 @@ def _verify(
     except RetryError as late:
         seen: tuple[Resource, bool] = late.last_attempt.result()
         return seen
-    except CloudError:
-        return resource, False  # what cannot be verified is not left in place
-
-
-def _put_back(
-    inventory: Inventory,
-    account: Account,
-    before: Resource,
-    steps: tuple[Step, ...],
-    session: Session,
-    snapshot: Snapshot,
-) -> None:
-    """Undo every step, the last first, and say that the fix did not do what it should."""
-    try:
-        for step in reversed(steps):
-            session.undo(step)
-        now = read_resource(inventory, account, before)
-    except CloudError as error:
-        raise ApplyFailed(f"{_NOT_PROVED} Taking it back failed: {error}", undone=False) from error
-    snapshot("undone", now)
-    if now.fingerprint != before.fingerprint:
-        raise ApplyFailed(
-            f"{_NOT_PROVED} The undo did not restore what was there: compare the snapshots.",
-            undone=False,
-        )
-    raise VerifyFailed(f"{_NOT_PROVED} It was taken back, and the resource is as before.")

@@ -19,6 +19,7 @@ from tasks.model import (
     canonical_json,
     sha256,
 )
+from tasks.rules import rule as rule_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def restore_plan(
         resource=now,
         values={},
         steps=tuple(steps),
-        restores=before.fingerprint,
+        restores=rule_of(done.rule).undone(before).fingerprint,
     )
 
 
@@ -134,12 +135,22 @@ def drifted(approved: Plan, now: Resource, *, own_change: bool = False) -> bool:
 # --- for people --------------------------------------------------------------------------------
 
 
-def approval_page(plans: Sequence[Plan], *, heading: str, notes: Iterable[str] = ()) -> str:
+def approval_page(
+    plans: Sequence[Plan],
+    *,
+    heading: str,
+    notes: Iterable[str] = (),
+    reasons: Mapping[str, str] | None = None,
+) -> str:
     """The markdown an approver reads: what, where, why, the diff, and what it needs.
 
-    Everything that comes from a cloud is shown as inert code: a bucket's name cannot become a link.
+    ``reasons`` says of each title in the table why it matters. Everything that comes from a cloud
+    is shown as inert code: a bucket's name cannot become a link.
     """
     parts = [f"## {heading}", *notes, _table(plans)]
+    why = [f"- *{title}:* {reason}" for title, reason in (reasons or {}).items() if reason]
+    if why:
+        parts += ["### Why", "\n".join(why)]
     for plan in plans:
         parts.append(_details(plan))
     return "\n\n".join(parts)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from tasks.model import Finding, Severity
 from tasks.plan import as_code
+from tasks.rules import rule
 
 
 class NotScanned(Protocol):
@@ -77,7 +78,8 @@ def _covered(posture: Posture, cloud: str) -> dict[str, int]:
 
 
 def posture_page(posture: Posture, findings: Sequence[Finding]) -> str:
-    """The artifact: coverage, findings by severity, what could not be read, and each open finding.
+    """The artifact: coverage, findings by severity, what could not be read, each open finding, and
+    the guides of the rules they break.
 
     What comes from a cloud is shown as inert code. The findings carry their ids, to be copied into
     the run form of the remediation deployment.
@@ -89,8 +91,10 @@ def posture_page(posture: Posture, findings: Sequence[Finding]) -> str:
         _not_scanned(posture),
         "## Open findings",
         "To close some: open the deployment **remediate**, choose *Run > Custom run*, and paste "
-        "their ids, of one account, into `finding_ids`. `suture guide RULE` prints a rule's guide.",
+        "their ids into `finding_ids`. A run waits for an approver, one run for each account.",
+        _left_over(posture, findings),
         _findings_table(findings),
+        _guides(findings),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -140,3 +144,25 @@ def _findings_table(findings: Sequence[Finding]) -> str:
         for found in findings
     ]
     return "\n".join(rows)
+
+
+def _left_over(posture: Posture, findings: Sequence[Finding]) -> str:
+    """That the table is not all there is: it is cut at a length a browser can show."""
+    total = sum(sum(counts.values()) for counts in posture.findings.values())
+    if len(findings) >= total:
+        return ""
+    return (
+        f"{len(findings)} of {total} are shown, the worst first, without accepted ones. "
+        "The warehouse has all: `suture findings`."
+    )
+
+
+def _guides(findings: Sequence[Finding]) -> str:
+    """The guide of each rule that the findings break, the worst first."""
+    broken = {found.rule: rule(found.rule) for found in findings}
+    if not broken:
+        return ""
+    parts = ["## Guides"]
+    for one in broken.values():
+        parts += [f"### {one.title}", f"Rule {as_code(one.id)}, {one.severity.value}.", one.guide]
+    return "\n\n".join(parts)

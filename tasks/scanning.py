@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,8 @@ from datetime import UTC, datetime
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 
 from tasks import settings
 from tasks.clouds.scanner import Discovery, Scanner
@@ -22,15 +25,21 @@ from tasks.rules import RULES
 from tasks.warehouse import scans
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import open_findings
-from tasks.warehouse.scans import MergeCounts
+from tasks.warehouse.scans import MergeCounts, Posture
+
+SHOWN = 500  # open findings in the artifact, the worst first
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A scan that has begun: its id in the warehouse and the accounts to cover."""
+    """A scan that has begun: its id in the warehouse and the accounts to cover.
+
+    ``failed_sources`` are the inventory's entries whose accounts could not be discovered.
+    """
 
     id: str
     accounts: tuple[Account, ...]
+    failed_sources: tuple[str, ...] = ()
 
     def batches(self, size: int) -> list[tuple[Account, ...]]:
         """The accounts, ``size`` to a Prefect task, so that orchestration stays small."""
@@ -57,7 +66,7 @@ def begin_scan(only: Sequence[str], flow_run_id: str | None) -> Scan:
         log.info("Skipped %s %s: %s", account.cloud, account.id, reason)
     for source, reason in discovery.failed:
         log.warning("Could not discover the accounts of %s: %s", source, reason)
-    return Scan(scan_id, wanted)
+    return Scan(scan_id, wanted, tuple(source for source, _ in discovery.failed))
 
 
 async def _discover() -> Discovery:
@@ -92,11 +101,14 @@ async def scan_batch(
 
 
 @task(cache_policy=NO_CACHE)
-def merge_findings(scan_id: str) -> MergeCounts:
-    """Turn the scan's observations into findings: opened, seen again, resolved, reopened."""
+def merge_findings(scan_id: str, lost: str = "") -> MergeCounts:
+    """Turn the scan's observations into findings: opened, seen again, resolved, reopened.
+
+    ``lost`` says what the scan did not reach, for its record; empty for a scan that reached all.
+    """
     with connect() as warehouse:
         counts = scans.merge_scan(warehouse, scan_id)
-        scans.finish_scan(warehouse, scan_id)
+        scans.finish_scan(warehouse, scan_id, "failed" if lost else "finished", lost)
     get_run_logger().info(
         "Findings: %d opened, %d seen again, %d resolved, %d reopened, %d unknown",
         *(counts.opened, counts.seen_again, counts.resolved, counts.reopened, counts.unknown),
@@ -105,16 +117,51 @@ def merge_findings(scan_id: str) -> MergeCounts:
 
 
 @task(cache_policy=NO_CACHE)
-def publish_posture(scan_id: str) -> None:
+def publish_posture(scan_id: str) -> Posture:
     """Publish the posture and the open findings as an artifact in the Prefect UI.
 
     From there a person copies finding ids into the run form of the remediation deployment.
     """
     with connect() as warehouse:
         posture = scans.posture(warehouse, scan_id)
-        findings = open_findings(warehouse, limit=500)
+        findings = open_findings(warehouse, limit=SHOWN)
     create_markdown_artifact(
         posture_page(posture, findings),
         key="posture",
         description="Posture of the fleet and its open findings after the last scan",
     )
+    return posture
+
+
+def what_was_lost(scan: Scan, crashed: int) -> str:
+    """What a scan did not reach, in words; empty for one that reached all it was to.
+
+    An account that refuses is reached: it has answered. ``crashed`` batches never reported.
+    """
+    lost = []
+    if crashed:
+        lost.append(f"{crashed} batches crashed; their accounts count as failed.")
+    if scan.failed_sources:
+        lost.append(f"The accounts of {', '.join(scan.failed_sources)} could not be discovered.")
+    return " ".join(lost)
+
+
+def scan_state(counts: MergeCounts, posture: Posture, lost: str) -> State:
+    """The scan's end as a named state.
+
+    Completed: every account has answered, if only with a refusal. Incomplete: some were never
+    asked, so that what it says of the fleet is not all. Nothing scanned: no account could be read.
+    """
+    by_status: Counter[str] = Counter()
+    for statuses in posture.accounts.values():
+        by_status.update(statuses)
+    message = (
+        f"{by_status['covered']} accounts and subscriptions scanned, {by_status['failed']} failed, "
+        f"{by_status['skipped']} skipped. Findings: {counts.opened} opened, "
+        f"{counts.reopened} reopened, {counts.resolved} resolved. {lost}"
+    ).strip()
+    if not by_status["covered"]:
+        return Failed(name="Nothing scanned", message=message)
+    if lost:
+        return Failed(name="Incomplete", message=message)
+    return Completed(message=message)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from uuid import UUID
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
+from psycopg import Connection
 
 from tasks import settings
 from tasks.errors import SutureError
@@ -23,45 +26,86 @@ from tasks.warehouse.database import connect
 from tasks.warehouse.findings import open_findings
 
 DEPLOYMENT = "remediate/remediate"
+QUIET = timedelta(days=1)  # from the end of a finding's remediation until triage takes it up again
 
 
 @task(cache_policy=NO_CACHE)
 def reconcile_approvals() -> int:
-    """Expire approvals that nobody gave in time, and end their runs in Prefect too.
+    """End what nobody approved in time, and what a run has left behind, here and in Prefect.
 
-    Prefect itself leaves such a run paused for ever. Returns how many findings are free again.
+    Prefect itself leaves a run paused for ever. Returns how many findings are free again.
     """
-    with connect() as warehouse:
+    with connect() as warehouse, get_client(sync_client=True) as prefect:
         expired = remediations.expire_overdue(warehouse)
         for record in expired:
             audit.append(warehouse, "triage", "expired", record.id, {"run": record.run_id})
-    with get_client(sync_client=True) as client:
         for run_id in {record.run_id for record in expired}:
-            _cancel(client, run_id)
+            _cancel(prefect, run_id)
+        left = _free_what_was_left(warehouse, prefect)
+    log = get_run_logger()
     if expired:
-        get_run_logger().warning("%d approvals expired", len(expired))
-    return len(expired)
+        log.warning("%d approvals expired", len(expired))
+    if left:
+        log.warning("%d findings were left behind by runs that are over", left)
+    return len(expired) + left
 
 
-def _cancel(client: SyncPrefectClient, run_id: str) -> None:
+def _cancel(prefect: SyncPrefectClient, run_id: str) -> None:
+    """End a run that waits. One that is over, or that Prefect has forgotten, is left as it is."""
+    run = _flow_run(prefect, run_id)
+    if run is not None and run.state is not None and not run.state.is_final():
+        late: State = Cancelled(name="Expired", message="Nobody approved it in time.")
+        prefect.set_flow_run_state(UUID(run_id), late, force=True)
+
+
+def _flow_run(prefect: SyncPrefectClient, run_id: str) -> FlowRun | None:
     try:
-        client.set_flow_run_state(
-            UUID(run_id),
-            Cancelled(name="Expired", message="Nobody approved it in time."),
-            force=True,
-        )
+        return prefect.read_flow_run(UUID(run_id))
     except ObjectNotFound:
-        return  # Prefect's retention removed the run; the warehouse keeps the record
+        return None  # Prefect's retention removed the run; the warehouse keeps the record
+
+
+def _free_what_was_left(warehouse: Connection, prefect: SyncPrefectClient) -> int:
+    """Free the findings of runs that were cancelled, or crashed before they could say so.
+
+    Killed in the middle of a change, a run cannot have undone it: that finding is said to have
+    failed, and its snapshot shows what was there before.
+    """
+    freed = 0
+    for run_id, active in groupby(remediations.active(warehouse), key=lambda one: one.run_id):
+        run = _flow_run(prefect, run_id)
+        if run is not None and (run.state is None or not run.state.is_final()):
+            continue
+        how = run.state.name if run is not None and run.state is not None else "deleted"
+        for record in active:
+            writing = record.state == "applying"
+            state = "failed" if writing else "expired"
+            words = (
+                f"Its run ended ({how}) while it was being changed: compare the resource with its "
+                "snapshot from before."
+                if writing
+                else f"Its run ended ({how}) before anyone approved it; nothing was changed."
+            )
+            remediations.set_state(warehouse, record.id, state, words)
+            audit.append(warehouse, "triage", state, record.id, {"run": run_id, "message": words})
+            freed += 1
+    return freed
 
 
 @task(cache_policy=NO_CACHE)
 def assign_findings() -> Assignment:
-    """Sort the open findings into remediation runs by the policies, within their caps."""
+    """Sort the open findings into remediation runs by the policies, within their caps.
+
+    What is being remediated, or was and did not end well within a day, is left alone: nobody is
+    asked every quarter of an hour what they have just denied.
+    """
     policies = load_policies(settings.policies_path())
     fixable = {rule.id for rule in RULES if rule.fix is not None}
     with connect() as warehouse:
         found = open_findings(warehouse)
-        busy = remediations.active_findings(warehouse, [finding.id for finding in found])
+        ids = [finding.id for finding in found]
+        busy = remediations.active_findings(warehouse, ids)
+        busy |= remediations.recently_ended(warehouse, ids, datetime.now(UTC) - QUIET)
         waiting = remediations.waiting(warehouse)
     runs = {(record.run_id, record.policy) for record in waiting}
     assignment = assign(

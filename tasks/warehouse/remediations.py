@@ -19,6 +19,9 @@ from tasks.lifecycle import ACTIVE_STATES, check_transition, is_end
 from tasks.model import Resource, canonical_json
 from tasks.warehouse.rows import clean, to_resource
 
+# Ends that leave a finding open, whoever or whatever decided so.
+UNCLOSED_STATES = ("denied", "left_out", "refused", "failed", "undone")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewRemediation:
@@ -216,6 +219,21 @@ def active_findings(conn: psycopg.Connection, ids: Sequence[str]) -> set[str]:
     rows = conn.execute(
         "SELECT finding_id FROM remediations WHERE finding_id = ANY(%s) AND state = ANY(%s)",
         (list(ids), list(ACTIVE_STATES)),
+    )
+    return {finding for (finding,) in rows}
+
+
+def active(conn: psycopg.Connection) -> list[RemediationRecord]:
+    """All that some run is planning, waiting for or applying, by run."""
+    return _records(conn, "WHERE state = ANY(%s) ORDER BY run_id, number", (list(ACTIVE_STATES),))
+
+
+def recently_ended(conn: psycopg.Connection, ids: Sequence[str], since: datetime) -> set[str]:
+    """Those of ``ids`` that a remediation has come to an end for since, without closing them."""
+    rows = conn.execute(
+        "SELECT finding_id FROM remediations WHERE finding_id = ANY(%s) AND finished_at >= %s "
+        "AND state = ANY(%s)",
+        (list(ids), since, list(UNCLOSED_STATES)),
     )
     return {finding for (finding,) in rows}
 

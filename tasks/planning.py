@@ -1,0 +1,207 @@
+"""From finding ids to plans: find the findings, read their resources as they are now, plan."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from psycopg import Connection
+
+from tasks import approval, settings
+from tasks.clouds.scanner import Scanner
+from tasks.clouds.session_policy import permission_of
+from tasks.errors import BadInput, ResourceGone, SutureError
+from tasks.inventory import Inventory, load_inventory
+from tasks.model import Account, Finding, Resource
+from tasks.plan import Plan, make_plan, plan_from_json, restore_plan
+from tasks.policy import Policy
+from tasks.rules import rule
+from tasks.warehouse.database import connect
+from tasks.warehouse.findings import account_of, findings_by_ids
+from tasks.warehouse.remediations import RemediationRecord, snapshots
+
+COPY_IDS = "Copy ids from the posture artifact of the last scan: 64 characters each."
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A finding with what a run begins with: its resource, its plan, its state and why.
+
+    ``resource`` is None where it is gone or could not be read, ``plan`` where there is nothing to
+    do or no way to tell.
+    """
+
+    finding: Finding
+    resource: Resource | None
+    plan: Plan | None
+    state: str
+    message: str = ""
+
+
+def find_findings(warehouse: Connection, finding_ids: Sequence[str]) -> list[Finding]:
+    """The findings of these ids, the worst first.
+
+    One text may hold several ids, with commas, spaces or quotes between, as people paste them.
+    Raises BadInput for ids that are not known and for rules without a fix.
+    """
+    ids = list(dict.fromkeys(part for text in finding_ids for part in re.findall(r"\w+", text)))
+    if not ids:
+        raise BadInput("finding_ids", "is empty.", COPY_IDS)
+    found = findings_by_ids(warehouse, ids)
+    known = {finding.id for finding in found}
+    if missing := [text for text in ids if text not in known]:
+        count = f"{len(missing)} of {len(ids)} are not known findings, such as {missing[0][:64]}."
+        raise BadInput("finding_ids", count, COPY_IDS)
+    for finding in found:
+        if rule(finding.rule).fix is None:
+            raise BadInput(
+                "finding_ids",
+                f"{finding.id} cannot be fixed here: {finding.rule} has no fix.",
+                "Leave it out and follow its guide.",
+            )
+    return sorted(found, key=lambda f: (f.severity.rank, f.resource, f.rule))
+
+
+def by_account(found: Sequence[Finding]) -> list[list[Finding]]:
+    """The findings of each account, as one run may carry them."""
+    accounts: dict[tuple[str, str], list[Finding]] = {}
+    for finding in found:
+        accounts.setdefault((finding.cloud, finding.account), []).append(finding)
+    return list(accounts.values())
+
+
+def plan_findings(
+    inventory: Inventory, account: Account, found: Sequence[Finding], policy: Policy
+) -> list[Planned]:
+    """Plan each finding from its resource as it is now; one that fails does not stop the others.
+
+    Raises BadInput when the policy's presets are no values that the fixes take.
+    """
+    read = read_resources(inventory, account, found)
+    return [
+        _plan(finding, resource, policy, number)
+        for number, (finding, resource) in enumerate(zip(found, read, strict=True), start=1)
+    ]
+
+
+def _plan(
+    finding: Finding, resource: Resource | SutureError, policy: Policy, number: int
+) -> Planned:
+    if isinstance(resource, ResourceGone):
+        return Planned(finding, None, None, "already_resolved", "The resource does not exist.")
+    if isinstance(resource, SutureError):
+        return Planned(finding, None, None, "failed", f"Could not be read: {resource}")
+    its_rule = rule(finding.rule)
+    values = approval.parse_values(its_rule.inputs, policy.values)
+    try:
+        plan = make_plan(its_rule, resource, values, finding_id=finding.id, number=number)
+        achieved = plan.achieved(its_rule, resource)
+    except SutureError as error:
+        return Planned(finding, resource, None, "failed", f"Could not be planned: {error}")
+    if achieved:
+        return Planned(finding, resource, plan, "already_resolved", "The rule passes already.")
+    if not plan.steps:
+        return Planned(finding, resource, None, "failed", "The fix has nothing to change here.")
+    return Planned(finding, resource, plan, "waiting")
+
+
+def plan_back(inventory: Inventory, account: Account, finding: Finding, back: Back) -> Planned:
+    """Plan to take one remediation back. Raises BadInput when that is not possible any more."""
+    (now,) = read_resources(inventory, account, [finding])
+    if isinstance(now, ResourceGone):
+        raise BadInput("remediation_id", "its resource does not exist any more.")
+    if isinstance(now, SutureError):
+        raise now
+    if now.fingerprint != back.after.fingerprint:
+        raise BadInput(
+            "remediation_id",
+            "its resource has been changed since.",
+            "Undo that change first, or set the resource right by hand with the rule's guide.",
+        )
+    plan = restore_plan(
+        plan_from_json(back.record.plan), back.before, now, permission=permission_of
+    )
+    return Planned(finding, now, plan, "waiting")
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """A remediation that can be taken back, with its resource before and after it."""
+
+    record: RemediationRecord
+    before: Resource
+    after: Resource
+
+
+def can_go_back(warehouse: Connection, record: RemediationRecord) -> Back:
+    """What is needed to take ``record`` back. Raises BadInput when it changed nothing that stands.
+
+    Of several snapshots at one stage the last counts: the first may be from before a drift.
+    """
+    taken = {one.stage: one.resource for one in snapshots(warehouse, record.id)}
+    if record.state != "remediated" or "before" not in taken or "after" not in taken:
+        raise BadInput(
+            "remediation_id",
+            f"is {record.state.replace('_', ' ')}: there is nothing of it to put back.",
+            "Choose a remediation that is remediated.",
+        )
+    return Back(record, taken["before"], taken["after"])
+
+
+def plan_finding(finding_id: str, texts: Mapping[str, str]) -> Plan:
+    """The plan for one finding with values as an approver would type them. Changes nothing.
+
+    Raises BadInput for an unknown finding, a rule without a fix, or bad values.
+    """
+    with connect() as warehouse:
+        found = find_findings(warehouse, [finding_id])
+        if len(found) != 1:
+            raise BadInput("finding", f"{len(found)} ids were given.", "Plan one at a time.")
+        finding = found[0]
+        account = account_of(warehouse, finding.cloud, finding.account)
+    inventory = load_inventory(settings.inventory_path())
+    (resource,) = read_resources(inventory, account, [finding])
+    if isinstance(resource, SutureError):
+        raise resource
+    values = approval.parse_values(rule(finding.rule).inputs, texts)
+    return make_plan(rule(finding.rule), resource, values, finding_id=finding.id)
+
+
+def read_resource(inventory: Inventory, account: Account, known: Resource) -> Resource:
+    """The resource as it is now, read with the scanner's identity. Raises CloudError."""
+
+    async def read() -> Resource:
+        async with Scanner(inventory) as scanner:
+            return await scanner.read(
+                account.cloud, account.id, account.source, known.kind, known.id, known.region
+            )
+
+    return asyncio.run(read())
+
+
+def read_resources(
+    inventory: Inventory, account: Account, found: Sequence[Finding]
+) -> list[Resource | SutureError]:
+    """Each finding's resource as it is now, or why it could not be read."""
+
+    async def read_all() -> list[Resource | SutureError]:
+        async with Scanner(inventory) as scanner:
+            return await asyncio.gather(*(_read(scanner, account, finding) for finding in found))
+
+    return asyncio.run(read_all())
+
+
+async def _read(scanner: Scanner, account: Account, finding: Finding) -> Resource | SutureError:
+    try:
+        return await scanner.read(
+            account.cloud,
+            account.id,
+            account.source,
+            finding.kind,
+            finding.resource,
+            finding.region,
+        )
+    except SutureError as error:
+        return error

@@ -1,0 +1,250 @@
+"""How a remediation run is written down and read back: a resumed run starts from the top."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import Connection
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from tasks.closing import Closed
+from tasks.errors import BadInput
+from tasks.model import AccountScan, Resource, observe
+from tasks.plan import Plan, plan_from_json, plan_json
+from tasks.planning import Planned
+from tasks.policy import Mode, Policy
+from tasks.remediation_run import WAITING, Answered, Item, Run
+from tasks.rules import RULES
+from tasks.warehouse import audit, remediations, scans
+from tasks.warehouse.database import connect
+from tasks.warehouse.findings import account_of
+from tasks.warehouse.remediations import RemediationRecord as Record
+
+RECORD_SECONDS = 60.0  # how long what was done to a cloud is kept trying to be written down
+
+T = TypeVar("T")
+
+
+def save(run: Run, planned: Sequence[Planned]) -> None:
+    """Write the plans down before anything waits, and record what is settled already.
+
+    What another run carries already is left out of this one.
+    """
+    rows = [
+        remediations.NewRemediation(
+            finding_id=one.finding.id,
+            number=number,
+            mode=run.policy.mode.value,
+            policy=run.policy.name,
+            values=one.plan.values if one.plan else {},
+            plan=_plan_row(run, one.plan) if one.plan else {},
+            plan_hash=one.plan.hash if one.plan else "",
+            fingerprint=one.plan.resource.fingerprint if one.plan else "",
+            requested_by=run.requested_by,
+            expires_at=run.expires_at,
+            state=one.state,
+            message=one.message,
+        )
+        for number, one in enumerate(planned, start=1)
+    ]
+    with connect() as warehouse, warehouse.transaction():
+        records = remediations.save_plan(warehouse, run.id, rows)
+        for record in records:
+            _save_more(warehouse, run, record, planned[record.number - 1])
+    run.items = [_item(record) for record in records]
+
+
+def _save_more(warehouse: Connection, run: Run, record: Record, one: Planned) -> None:
+    if one.state == "already_resolved":
+        place = (one.finding.region, one.finding.kind, one.finding.resource)
+        _observe(warehouse, run, place, one.resource)
+    elif one.plan is not None:
+        remediations.add_snapshot(warehouse, record.id, "before", one.plan.resource)
+    details = {"finding": one.finding.id, "state": one.state}
+    note(warehouse, run, "planned", record.id, details)
+
+
+def read_back(warehouse: Connection, run_id: str) -> Run | None:
+    """The run as it was written down before it waited; None where nothing was.
+
+    The policy is what it was then: a file that has changed since does not reach an approval that
+    somebody is reading.
+    """
+    records = remediations.load_run(warehouse, run_id)
+    if not records:
+        return None
+    first = records[0]
+    waiting = [record for record in records if record.state in WAITING]
+    return Run(
+        run_id,
+        account_of(warehouse, first.cloud, first.account),
+        Policy(first.policy, Mode(first.mode)),
+        first.requested_by,
+        [_item(record) for record in records],
+        round_=max((record.plan.get("round", 1) for record in waiting), default=1),
+        expires_at=first.expires_at,
+        notes=list(dict.fromkeys(record.message for record in waiting if record.message)),
+        undoes=next((one.plan["undoes"] for one in records if one.plan.get("undoes")), ""),
+    )
+
+
+def _plan_row(run: Run, plan: Plan) -> dict[str, Any]:
+    """The plan as it is kept, with what the run must know when it starts from the top again."""
+    return {**plan_json(plan), "round": run.round, "undoes": run.undoes}
+
+
+def _item(record: Record) -> Item:
+    plan = plan_from_json(record.plan) if record.plan else None
+    return Item(record.id, record.finding_id, plan, record.state, record.message)
+
+
+def keep_waiting(run: Run, message: str = "") -> None:
+    """Write down the plans of what waits, as they are now, in the round that they are now in."""
+    with connect() as warehouse, warehouse.transaction():
+        for item in run.waiting:
+            plan = item.planned
+            remediations.set_state(
+                warehouse,
+                item.id,
+                "waiting",
+                message,
+                values=plan.values,
+                plan=_plan_row(run, plan),
+                plan_hash=plan.hash,
+                fingerprint=plan.resource.fingerprint,
+            )
+            item.state, item.message = "waiting", message
+        if message:
+            note(warehouse, run, "asked again", run.id, {"round": run.round, "why": message})
+
+
+def begin_writing(run: Run, item: Item, before: Resource, answer: Answered) -> None:
+    """Write down that the resource is about to be changed, and how it was right before.
+
+    Raises IllegalTransition when the remediation is over already, such as by its expiry.
+    """
+    with connect() as warehouse, warehouse.transaction():
+        remediations.set_state(
+            warehouse,
+            item.id,
+            "applying",
+            approver=answer.approver,
+            approver_verified=answer.verified,
+        )
+        remediations.add_snapshot(warehouse, item.id, "before", before)
+        note(warehouse, run, "applying", item.id, {"plan": item.planned.hash})
+    item.state = "applying"
+    run.changed.add(before.id)
+
+
+def keep_snapshot(item: Item, stage: str, resource: Resource) -> None:
+    with connect() as warehouse:
+        remediations.add_snapshot(warehouse, item.id, stage, resource)
+
+
+def record(run: Run, item: Item, closed: Closed, answer: Answered) -> None:
+    """Write down how one finding ended, and merge what was seen of its resource: all or nothing.
+
+    Something was done to a cloud: a database that is away is waited for.
+    """
+    known = item.planned.resource
+
+    def write(warehouse: Connection) -> None:
+        remediations.set_state(
+            warehouse,
+            item.id,
+            closed.state,
+            closed.message,
+            approver=answer.approver,
+            approver_verified=answer.verified,
+        )
+        if closed.stage and closed.resource is not None:
+            remediations.add_snapshot(warehouse, item.id, closed.stage, closed.resource)
+        if closed.state == "restored":
+            remediations.set_state(warehouse, run.undoes, "undone", f"Put back by run {run.id}.")
+        if closed.resource is not None or closed.state == "already_resolved":
+            _observe(warehouse, run, (known.region, known.kind, known.id), closed.resource)
+        note(warehouse, run, closed.state, item.id, {"message": closed.message})
+
+    _patiently(write)
+    item.state, item.message = closed.state, closed.message
+
+
+def settle(
+    run: Run,
+    items: Sequence[Item],
+    state: str,
+    message: str,
+    who: str = "",
+    *,
+    verified: bool = False,
+) -> None:
+    """Bring some of the run's findings to an end that needs no cloud."""
+
+    def write(warehouse: Connection) -> None:
+        for item in items:
+            given = {"approver": who, "approver_verified": verified} if who else {}
+            remediations.set_state(warehouse, item.id, state, message, **given)  # type: ignore[arg-type]
+            note(warehouse, run, state, item.id, {"message": message}, actor=who)
+
+    _patiently(write)
+    for item in items:
+        item.state, item.message = state, message
+
+
+def look_up(item: Item) -> None:
+    """Take over the state that the warehouse has: somebody else ended this remediation."""
+    with connect() as warehouse:
+        now = remediations.load_remediation(warehouse, item.id)
+    item.state, item.message = now.state, now.message
+
+
+def note(
+    warehouse: Connection,
+    run: Run,
+    action: str,
+    subject: str,
+    details: Mapping[str, Any],
+    *,
+    actor: str = "",
+) -> None:
+    """Append to the audit log, with the run's id; who did it is the run unless ``actor`` is."""
+    audit.append(
+        warehouse, actor or f"flow run {run.id}", action, subject, {**details, "run": run.id}
+    )
+
+
+def _patiently(write: Callable[[Connection], T]) -> T:
+    """Run ``write`` in one transaction, again while the database is away (it must be repeatable).
+
+    Raises what the last try raised.
+    """
+    trying = Retrying(
+        retry=retry_if_exception_type((psycopg.OperationalError, BadInput)),
+        stop=stop_after_delay(RECORD_SECONDS),
+        wait=wait_exponential(multiplier=0.5, max=5),
+        reraise=True,
+    )
+
+    def once() -> T:
+        with connect() as warehouse, warehouse.transaction():
+            return write(warehouse)
+
+    return trying(once)
+
+
+def _observe(
+    warehouse: Connection, run: Run, place: tuple[str, str, str], resource: Resource | None
+) -> None:
+    """Merge what the resource shows now (None: it is gone) into the findings, by every rule."""
+    seen = [resource] if resource is not None else []
+    observations = [observe(each, one) for one in seen for each in RULES if each.kind == one.kind]
+    scans.merge_one(
+        warehouse,
+        AccountScan(run.account, seen, observations),
+        trigger="verify",
+        flow_run_id=run.id,
+        gone=[] if seen else [place],
+    )

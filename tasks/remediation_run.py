@@ -1,0 +1,197 @@
+"""One remediation run in memory: its findings, where each stands, and what its form asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import SecretStr
+
+from tasks import settings
+from tasks.errors import SutureError
+from tasks.inventory import Inventory, load_inventory
+from tasks.model import Account, Cloud, Input
+from tasks.plan import Plan, approval_page, as_code
+from tasks.policy import Mode, Policy
+from tasks.rules import rule
+
+MOST_ROUNDS = 5  # how often one run asks again, after wrong codes, bad values or drift
+WAITING = ("planned", "waiting")
+
+
+@dataclass(slots=True)
+class Item:
+    """One finding in a run: its row in the warehouse, its plan, and where it stands.
+
+    ``drifted`` is set when its resource was found changed since the plan was shown.
+    """
+
+    id: str
+    finding_id: str
+    plan: Plan | None
+    state: str
+    message: str = ""
+    drifted: bool = False
+
+    @property
+    def planned(self) -> Plan:
+        """Its plan; only what could not be read, or was gone, has none, and is at its end."""
+        if self.plan is None:
+            raise SutureError(f"finding {self.finding_id} has no plan")
+        return self.plan
+
+    @property
+    def number(self) -> int:
+        return self.planned.number
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What an approver or the customer's token endpoint answered.
+
+    ``chosen`` are the numbers to be closed now; none when it was denied or has to be asked again.
+    """
+
+    code: SecretStr
+    chosen: tuple[int, ...] = ()
+    approver: str = ""
+    verified: bool = False
+
+
+NOTHING_CHOSEN = Answered(SecretStr(""))
+
+
+class Run:
+    """A remediation run: findings of one account under one policy.
+
+    Not a dataclass on purpose: Prefect looks into those when they are passed to tasks. ``changed``
+    are the resources that this process has written to, ``gate_refusal`` why the gate did not open
+    in this round.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        account: Account,
+        policy: Policy,
+        requested_by: str,
+        items: Sequence[Item] = (),
+        *,
+        round_: int = 1,
+        expires_at: datetime | None = None,
+        notes: Sequence[str] = (),
+        undoes: str = "",
+        inventory: Inventory | None = None,
+    ) -> None:
+        self.id = run_id
+        self.account = account
+        self.policy = policy
+        self.requested_by = requested_by
+        self.items = list(items)
+        self.round = round_
+        self.expires_at = expires_at or datetime.now(UTC) + policy.expires
+        self.notes = list(notes)
+        self.undoes = undoes  # the remediation that this run takes back
+        self.changed: set[str] = set()
+        self.gate_refusal = ""
+        self.inventory = inventory or load_inventory(settings.inventory_path())
+
+    @property
+    def waiting(self) -> list[Item]:
+        return [item for item in self.items if item.state in WAITING]
+
+    @property
+    def automatic(self) -> bool:
+        return self.policy.mode is Mode.AUTOMATIC
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The values that the waiting fixes take, each asked once, filled in as planned."""
+        asked: dict[str, Input] = {}
+        for item in self.waiting:
+            if item.planned.restores:
+                continue
+            for value in rule(item.planned.rule).inputs:
+                planned = _as_typed(item.planned.values.get(value.name, value.default))
+                asked.setdefault(
+                    value.name, Input(value.name, value.kind, value.label, value.required, planned)
+                )
+        return tuple(asked.values())
+
+    @property
+    def last_number(self) -> int:
+        return max((item.number for item in self.waiting), default=0)
+
+    @property
+    def seconds_left(self) -> int:
+        """Until the approval expires; at least one second."""
+        return max(1, int((self.expires_at - datetime.now(UTC)).total_seconds()))
+
+    @property
+    def title(self) -> str:
+        """What the run is called in the UI."""
+        if self.undoes:
+            return f"Put back {self.items[0].planned.resource.name}"[:100]
+        count = len(self.items)
+        return f"Fix {count} finding{'s' * (count != 1)} in {self.account.id}"
+
+    def item(self, number: int) -> Item:
+        """The item of that number in the approver's table."""
+        return next(item for item in self.items if item.plan and item.number == number)
+
+    def page(self) -> str:
+        """What the approver reads above the form: what, where, why, the diff, what it needs."""
+        plans = [item.planned for item in self.waiting]
+        what = "change" if len(plans) == 1 else "changes"
+        place = "AWS account" if self.account.cloud is Cloud.AWS else "Azure subscription"
+        return approval_page(
+            plans,
+            heading=f"{len(plans)} {what} in {place} {self.account.id}",
+            notes=[*(f"**Asked again:** {as_code(note)}" for note in self.notes), *self._notes()],
+            reasons={plan.title: _why(plan) for plan in plans},
+        )
+
+    def _notes(self) -> list[str]:
+        name = f" ({as_code(self.account.name)})" if self.account.name else ""
+        under = f"under the policy {as_code(self.policy.name)}" if self.policy.name else ""
+        notes = [
+            f"Account {as_code(self.account.id)}{name}. Asked for by "
+            f"{as_code(self.requested_by)} {under}. "
+            f"Waits until {self.expires_at:%Y-%m-%d %H:%M} UTC; nothing is changed before that "
+            "without an approval.",
+            "**The code:** someone with the customer's own credentials runs "
+            f"`{self._gate_command()}` and reads out the 6 digits it prints.",
+        ]
+        if self.undoes:
+            notes.insert(
+                0,
+                f"This takes back the remediation {as_code(self.undoes)}. "
+                "The finding that it closed will be open again.",
+            )
+        return notes
+
+    def _gate_command(self) -> str:
+        """Azure's gate opens for named resources, which the run knows; AWS's for the account."""
+        run = f" --run {self.id}" if self.account.cloud is Cloud.AZURE else ""
+        return f"suture gate open {self.account.id}{run} --minutes 10"
+
+
+def _as_typed(value: Any) -> str:
+    """A parsed value as an approver would type it."""
+    return ", ".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+def _why(plan: Plan) -> str:
+    """Why it matters, in the words of the rule's guide; for an undo, nothing."""
+    return "" if plan.restores else paragraph(rule(plan.rule).guide, "Why it matters.")
+
+
+def paragraph(guide: str, head: str) -> str:
+    """The paragraph of a guide that begins with ``head`` in bold, without the head, in one line."""
+    for text in guide.split("\n\n"):
+        start = f"**{head}**"
+        if text.startswith(start):
+            return " ".join(text.removeprefix(start).split())
+    return ""
