@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from tasks.errors import BadInput
 
@@ -26,8 +30,18 @@ def ui_url() -> str:
 
 
 def run_address(run_id: str) -> str:
-    """The page of one flow run in the Prefect UI."""
-    return f"{ui_url()}/runs/flow-run/{run_id}"
+    """The page of one flow run in the Prefect UI.
+
+    In the newer of its two UIs, on purpose: the older one leaves an approver a few lines to read
+    the plan in.
+    """
+    return f"{ui_url()}/v2/runs/flow-run/{run_id}"
+
+
+def run_form_address(deployment_id: str, parameters: Mapping[str, Any]) -> str:
+    """The form that starts a run of a deployment, in the Prefect UI, with parameters filled in."""
+    values = quote(json.dumps(parameters, separators=(",", ":")), safe="")
+    return f"{ui_url()}/v2/deployments/deployment/{deployment_id}/run?parameters={values}"
 
 
 def _path(variable: str, what: str) -> Path:

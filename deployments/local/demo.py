@@ -265,7 +265,7 @@ class Demo:
             what = "change" if approval.findings == 1 else "changes"
             self.console.print(
                 f"  {approval.cloud} {approval.account}, {approval.findings} {what}: "
-                f"{self.stack.env['SUTURE_UI_URL']}/runs/flow-run/{approval.run_id}",
+                f"{self.stack.env['SUTURE_UI_URL']}/v2/runs/flow-run/{approval.run_id}",
                 soft_wrap=True,
             )
         script = self.stack.customer_script()
