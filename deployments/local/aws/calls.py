@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -101,6 +101,18 @@ def known_regions() -> frozenset[str]:
     import boto3  # here: reading the endpoints takes a while
 
     return frozenset(boto3.Session().get_available_regions("ec2"))
+
+
+def read_models(services: Iterable[str]) -> None:
+    """Read what the first call to each service would have to.
+
+    A cache does not keep a hundred connections, all at once and all first, from reading the same
+    model a hundred times: at 0.2 s each under one interpreter lock, every client runs out of time.
+    """
+    for service in services:
+        _protocol(service)
+        get_service_router(service)
+    known_regions()
 
 
 def timestamp(call: Call) -> datetime | None:

@@ -15,10 +15,13 @@ from moto.core.model_instances import reset_model_data
 from moto.organizations.models import organizations_backends
 from moto.s3.models import s3_backends
 
-from deployments.local.aws import corrections
+from deployments.local.aws import calls, corrections
 from deployments.local.aws import seed as seed_module
 from deployments.local.aws.gate import Gate
 from deployments.local.aws.listener import Listener
+
+# What a scan and its fixes call, mostly at once.
+SERVICES = ("ec2", "iam", "organizations", "s3", "sts")
 
 
 class EmulatedAws:
@@ -56,6 +59,7 @@ class EmulatedAws:
         if any(other.seed == self.seed for other in EmulatedAws._running):
             raise RuntimeError(f"an organization of seed {self.seed} already runs in this process")
         corrections.install()
+        calls.read_models(SERVICES)
         self._planted = seed_module.plant(
             self.accounts, self.seed, self.regions, failing=self._with_failures
         )
