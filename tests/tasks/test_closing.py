@@ -67,7 +67,8 @@ PLAN = make_plan(SSH, BEFORE, {"allowed_cidrs": (OFFICE,)}, finding_id="f" * 64)
 class Pretend:
     """A cloud of one resource that goes through ``states`` as steps are applied and undone.
 
-    It is its own session. ``on_apply``, ``on_undo`` and ``on_read`` raise at the call of that number, from 1.
+    It is its own session. ``on_apply``, ``on_undo`` and ``on_read`` raise at the call of that
+    number, from 1.
     """
 
     states: Sequence[Resource | None] = (BEFORE, BETWEEN, AFTER)
