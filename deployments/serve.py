@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import logging
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from prefect import Flow, serve
+from prefect import Flow
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import TerminationSignal
 from prefect.schedules import Cron, Interval, Schedule
 from prefect.types.entrypoint import EntrypointType
 from ruamel.yaml import YAML
 
+from deployments.warm_runs import WarmRunner
+
+logger = logging.getLogger("suture.serve")
 PREFECT_YAML = Path(__file__).parent.parent / "prefect.yaml"
 
 
@@ -21,7 +27,13 @@ def serve_deployments(limit: int) -> None:
 
     Schedules stay off: here a person starts what runs.
     """
-    serve(*served_deployments(), limit=limit, print_starting_message=False)
+    runner = WarmRunner(limit=limit, pause_on_shutdown=False)
+    for deployment in served_deployments():
+        runner.add_deployment(deployment)
+    try:
+        asyncio.run(runner.start())
+    except (KeyboardInterrupt, TerminationSignal):
+        logger.info("Stopped serving the deployments.")
 
 
 def served_deployments(path: Path = PREFECT_YAML) -> list[RunnerDeployment]:
