@@ -267,9 +267,9 @@ def test_ids_are_taken_as_people_paste_them(bench: Bench) -> None:
 def test_a_plan_needs_nothing_but_reading(bench: Bench) -> None:
     (finding,) = bench.take(AWS_SSH)
     before = bench.now(finding).fingerprint
-    plan = plan_finding(finding.id, {"allowed_cidrs": "10.77.0.0/16"})
+    plan = plan_finding(finding.id, {"allowed_cidrs": "203.0.113.0/24"})
     assert plan.resource.fingerprint == before == bench.now(finding).fingerprint
-    assert "10.77.0.0/16" in repr(plan.changes)
+    assert "203.0.113.0/24" in repr(plan.changes)
 
 
 def test_the_page_says_what_where_why_and_how(bench: Bench) -> None:
@@ -400,17 +400,17 @@ def test_given_networks_keep_their_way_in(bench: Bench) -> None:
     (finding,) = bench.take(AWS_SSH)
     run = bench.begin([finding])
     code = bench.open(finding).code.get_secret_value()
-    bench.answer(run, code, allowed_cidrs="10.20.0.0/16")
+    bench.answer(run, code, allowed_cidrs="198.51.100.0/24")
     assert bench.states(run) == ["remediated"]
     now = bench.now(finding)
-    assert "10.20.0.0/16" in repr(now.config)
+    assert "198.51.100.0/24" in repr(now.config)
     assert "0.0.0.0/0" not in {
         source["CidrIp"]
         for permission in now.config["IpPermissions"]
         if permission.get("FromPort") == 22
         for source in permission["IpRanges"]
     }
-    assert bench.rows(run)[0].values == {"allowed_cidrs": ["10.20.0.0/16"]}
+    assert bench.rows(run)[0].values == {"allowed_cidrs": ["198.51.100.0/24"]}
 
 
 def test_a_value_that_the_fix_cannot_take_is_asked_again_and_kept_in_no_plan(bench: Bench) -> None:
@@ -430,10 +430,10 @@ def test_values_typed_with_a_wrong_code_stand_in_the_next_form(bench: Bench) -> 
     (finding,) = bench.take(AWS_SSH)
     bench.close_gate(finding)
     run = bench.begin([finding])
-    bench.answer(run, "123456", allowed_cidrs="10.20.0.0/16")
+    bench.answer(run, "123456", allowed_cidrs="198.51.100.0/24")
     run = bench.again(run)
-    assert run.inputs[0].default == "10.20.0.0/16"
-    assert "10.20.0.0/16" in run.page()
+    assert run.inputs[0].default == "198.51.100.0/24"
+    assert "198.51.100.0/24" in run.page()
 
 
 # --- what happens meanwhile --------------------------------------------------------------------
