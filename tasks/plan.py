@@ -157,7 +157,7 @@ def approval_page(
 
 
 def _table(plans: Sequence[Plan]) -> str:
-    rows = ["| # | Severity | Finding | Resource | Region |", "|---|---|---|---|---|"]
+    rows = ["| # | Severity | Goal | Resource | Region |", "|---|---|---|---|---|"]
     rows += [
         f"| {plan.number} | {plan.severity} | {plan.title} | {as_code(plan.resource.name)} "
         f"| {as_code(plan.resource.region)} |"
@@ -183,8 +183,13 @@ def _details(plan: Plan) -> str:
         lines.append("| – | already as it should be | nothing to change |")
     needs = ", ".join(as_code(permission) for permission in plan.permissions) or "nothing"
     lines += ["", f"Needs, on this resource only: {needs}"]
-    lines += ["", f"Finding {as_code(plan.finding_id)}, rule {as_code(plan.rule)}"]
+    lines += ["", f"Finding {as_code(short_id(plan.finding_id))}, rule {as_code(plan.rule)}"]
     return "\n".join(lines)
+
+
+def short_id(finding_id: str) -> str:
+    """The beginning of a finding's id: what fits a table, and names the finding well enough."""
+    return finding_id[:12]
 
 
 def as_code(text: str) -> str:

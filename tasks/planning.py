@@ -19,10 +19,10 @@ from tasks.plan import Plan, make_plan, plan_from_json, restore_plan
 from tasks.policy import Policy
 from tasks.rules import rule
 from tasks.warehouse.database import connect
-from tasks.warehouse.findings import account_of, findings_by_ids
+from tasks.warehouse.findings import account_of, findings_named
 from tasks.warehouse.remediations import RemediationRecord, snapshots
 
-COPY_IDS = "Copy ids from the posture artifact of the last scan: 64 characters each."
+COPY_IDS = "Copy ids from the posture artifact of the last scan."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,21 @@ class Planned:
 def find_findings(warehouse: Connection, finding_ids: Sequence[str]) -> list[Finding]:
     """The findings of these ids, the worst first.
 
-    One text may hold several ids, with commas, spaces or quotes between, as people paste them.
-    Raises BadInput for ids that are not known and for rules without a fix.
+    One text may hold several ids, with commas, spaces or quotes between, as people paste them; the
+    beginning of an id is enough. Raises BadInput for ids that are not known or name several
+    findings, and for rules without a fix.
     """
     ids = list(dict.fromkeys(part for text in finding_ids for part in re.findall(r"\w+", text)))
     if not ids:
         raise BadInput("finding_ids", "is empty.", COPY_IDS)
-    found = findings_by_ids(warehouse, ids)
-    known = {finding.id for finding in found}
-    if missing := [text for text in ids if text not in known]:
+    named = findings_named(warehouse, ids)
+    if missing := [text for text, some in named.items() if not some]:
         count = f"{len(missing)} of {len(ids)} are not known findings, such as {missing[0][:64]}."
         raise BadInput("finding_ids", count, COPY_IDS)
+    if short := [text for text, some in named.items() if len(some) > 1]:
+        several = f"{short[0]} is the beginning of several findings' ids."
+        raise BadInput("finding_ids", several, "Write more of it.")
+    found = list({some[0].id: some[0] for some in named.values()}.values())
     for finding in found:
         if rule(finding.rule).fix is None:
             raise BadInput(

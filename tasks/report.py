@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tasks.model import Finding, Severity
-from tasks.plan import as_code
+from tasks.plan import as_code, short_id
 from tasks.rules import rule
 
 
@@ -77,12 +78,14 @@ def _covered(posture: Posture, cloud: str) -> dict[str, int]:
     }
 
 
-def posture_page(posture: Posture, findings: Sequence[Finding]) -> str:
+def posture_page(
+    posture: Posture, findings: Sequence[Finding], fix: Callable[[Finding], str] | None = None
+) -> str:
     """The artifact: coverage, findings by severity, what could not be read, each open finding, and
     the guides of the rules they break.
 
-    What comes from a cloud is shown as inert code. The findings carry their ids, to be copied into
-    the run form of the remediation deployment.
+    What comes from a cloud is shown as inert code. ``fix`` gives the address of a form that starts
+    the fix of a finding; each id then leads there.
     """
     parts = [
         "# Posture",
@@ -90,10 +93,12 @@ def posture_page(posture: Posture, findings: Sequence[Finding]) -> str:
         _severity_table(posture),
         _not_scanned(posture),
         "## Open findings",
-        "To close some: open the deployment **remediate**, choose *Run > Custom run*, and paste "
-        "their ids into `finding_ids`. A run waits for an approver, one run for each account.",
+        "To close one, follow its id and submit the form there. To close several at once: open the "
+        "deployment **remediate**, choose *Run > Custom run*, and put their ids into "
+        "`finding_ids`. Nothing is changed before an approval, one for each account. "
+        "What breaks each rule, and how to mend it by hand, is said under *Guides*.",
         _left_over(posture, findings),
-        _findings_table(findings),
+        _findings_table(findings, fix),
         _guides(findings),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -134,16 +139,25 @@ def _not_scanned(posture: Posture) -> str:
     return "\n".join(rows)
 
 
-def _findings_table(findings: Sequence[Finding]) -> str:
+def _findings_table(findings: Sequence[Finding], fix: Callable[[Finding], str] | None) -> str:
+    """Narrow enough for the UI's column: whole ids would push each other out of sight."""
     if not findings:
         return "None."
-    rows = ["| severity | rule | account | resource | id |", "|---|---|---|---|---|"]
-    rows += [
-        f"| {found.severity.value} | {as_code(found.rule)} | {as_code(found.account)} "
-        f"| {as_code(found.resource)} | {as_code(found.id)} |"
-        for found in findings
-    ]
+    rows = ["| id | severity | broken rule | resource | account |", "|---|---|---|---|---|"]
+    for found in findings:
+        shown = as_code(short_id(found.id))
+        link = f"[{shown}]({fix(found)})" if fix else shown
+        rows.append(
+            f"| {link} | {found.severity.value} | {rule(found.rule).title} "
+            f"| {_place(found)} | {as_code(found.account)} |"
+        )
     return "\n".join(rows)
+
+
+def _place(found: Finding) -> str:
+    """The end of the resource's id, which its owners know it by, and its region."""
+    name = re.split(r"[/:]", found.resource.rstrip("/:"))[-1]
+    return as_code(name) if found.region == "global" else f"{as_code(name)} {as_code(found.region)}"
 
 
 def _left_over(posture: Posture, findings: Sequence[Finding]) -> str:

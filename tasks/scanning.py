@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed
 
 from tasks import settings
@@ -19,7 +21,7 @@ from tasks.clouds.scanner import Discovery, Scanner
 from tasks.clouds.transport import Limits
 from tasks.errors import BadInput
 from tasks.inventory import load_inventory
-from tasks.model import Account
+from tasks.model import Account, Finding
 from tasks.report import posture_page
 from tasks.rules import RULES
 from tasks.warehouse import scans
@@ -120,17 +122,29 @@ def merge_findings(scan_id: str, lost: str = "") -> MergeCounts:
 def publish_posture(scan_id: str) -> Posture:
     """Publish the posture and the open findings as an artifact in the Prefect UI.
 
-    From there a person copies finding ids into the run form of the remediation deployment.
+    From there a person starts a fix: a finding's id leads to the run form that carries it.
     """
     with connect() as warehouse:
         posture = scans.posture(warehouse, scan_id)
         findings = open_findings(warehouse, limit=SHOWN)
     create_markdown_artifact(
-        posture_page(posture, findings),
+        posture_page(posture, findings, _fix_address()),
         key="posture",
         description="Posture of the fleet and its open findings after the last scan",
     )
     return posture
+
+
+def _fix_address() -> Callable[[Finding], str] | None:
+    """Where a person starts the fix of a finding; None where remediation is not deployed."""
+    with get_client(sync_client=True) as client:
+        try:
+            deployment = client.read_deployment_by_name("remediate/remediate")
+        except ObjectNotFound:
+            return None
+    return lambda finding: settings.run_form_address(
+        str(deployment.id), {"finding_ids": [finding.id]}
+    )
 
 
 def what_was_lost(scan: Scan, crashed: int) -> str:

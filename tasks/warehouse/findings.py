@@ -21,6 +21,8 @@ from tasks.warehouse.database import select
 from tasks.warehouse.rows import clean, to_account, to_resource
 from tasks.warehouse.tables import accounts, exceptions, findings, resources
 
+SHORTEST_BEGINNING = 8  # of an id: what people must write at least
+
 
 def open_findings(
     conn: psycopg.Connection,
@@ -55,11 +57,36 @@ def findings_by_ids(conn: psycopg.Connection, ids: Sequence[str]) -> list[Findin
     return [_finding(row) for row in rows]
 
 
+def findings_named(conn: psycopg.Connection, texts: Sequence[str]) -> dict[str, list[Finding]]:
+    """For each text the findings it names: it is an id, or at least 8 characters of its beginning.
+
+    None where nobody knows it; several where it is too short to tell them apart.
+    """
+    whole = findings.c.id == any_(_texts(texts))
+    begun = [func.starts_with(findings.c.id, text) for text in texts if _is_beginning(text)]
+    found = [_finding(row) for row in select(conn, _query().where(or_(whole, *begun)))]
+    named: dict[str, list[Finding]] = {}
+    for text in texts:
+        exact = [finding for finding in found if finding.id == text]
+        begin_so = [one for one in found if _is_beginning(text) and one.id.startswith(text)]
+        named[text] = exact or begin_so
+    return named
+
+
+def _is_beginning(text: str) -> bool:
+    return SHORTEST_BEGINNING <= len(text) < 64
+
+
 def finding_by_id(conn: psycopg.Connection, finding_id: str) -> Finding:
-    """One finding, open or resolved. Raises BadInput where there is none."""
-    found = findings_by_ids(conn, [finding_id])
+    """One finding, open or resolved, by its id or the beginning of it.
+
+    Raises BadInput where there is none, or where several begin so.
+    """
+    found = findings_named(conn, [finding_id])[finding_id]
     if not found:
         raise BadInput("finding", f"there is no finding {finding_id}.")
+    if len(found) > 1:
+        raise BadInput("finding", f"{len(found)} findings begin with {finding_id}.", "Write more.")
     return found[0]
 
 

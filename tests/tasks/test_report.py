@@ -60,13 +60,17 @@ def test_findings_are_counted_both_ways() -> None:
 
 
 def test_the_page_has_what_a_person_needs_to_start_a_fix() -> None:
-    page = posture_page(Seen(), [FOUND])
-    assert "a" * 64 in page
+    page = posture_page(Seen(), [FOUND], lambda finding: f"/fix/{finding.id}")
+    assert f"[`{'a' * 12}`](/fix/{'a' * 64})" in page
     assert "remediate" in page
-    assert "`arn:aws:s3:::'name'¦x`" in page
+    assert "`'name'¦x` `eu-central-1`" in page
     assert "throttled ¦ 'RequestLimitExceeded'" in page
     assert "not discovered" in page
     assert "| *verdict unknown* | 4 | 0 |" in page
+
+
+def test_without_a_deployment_ids_lead_nowhere() -> None:
+    assert f"| `{'a' * 12}` | high |" in posture_page(Seen(), [FOUND])
 
 
 def test_an_empty_fleet_says_so() -> None:

@@ -85,6 +85,29 @@ def test_open_findings_come_worst_first_with_their_tags(filled: psycopg.Connecti
     assert findings.finding_by_id(filled, aws.id) == aws
 
 
+def test_the_beginning_of_an_id_names_a_finding(filled: psycopg.Connection) -> None:
+    one = findings.open_findings(filled)[0]
+    begun, like = one.id[:12], "%" + one.id[1:12]
+    assert findings.findings_named(filled, [begun, one.id, one.id[:7], like]) == {
+        begun: [one],
+        one.id: [one],
+        one.id[:7]: [],  # too short to be meant
+        like: [],
+    }
+    assert findings.finding_by_id(filled, begun) == one
+
+    twin = one.id[:12] + "0" * 52
+    filled.execute(
+        "INSERT INTO findings SELECT (jsonb_populate_record(f, jsonb_build_object('id', %s::text,"
+        " 'rule', 'twin'))).* FROM findings f WHERE id = %s",
+        [twin, one.id],
+    )
+    assert len(findings.findings_named(filled, [begun])[begun]) == 2
+    assert findings.findings_named(filled, [twin])[twin][0].id == twin
+    with pytest.raises(BadInput, match="2 findings begin with"):
+        findings.finding_by_id(filled, begun)
+
+
 @pytest.mark.parametrize(
     ("filters", "count"),
     [
