@@ -21,6 +21,7 @@ from prefect.flow_engine import load_flow, load_flow_run, run_flow
 from prefect.runner import Runner
 from prefect.runner._control_channel import ControlChannel
 from prefect.runner._process_manager import ProcessHandle
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 # Imported once; none of it starts a thread or opens a connection, which a fork would not survive.
 PRELOADED = (
@@ -98,6 +99,9 @@ def run(run_id: UUID, environment: dict[str, str]) -> None:
     """In the fork: what `python -m prefect.engine` does for one flow run."""
     os.environ.update(environment)
     configure_from_env()
-    with handle_engine_signals(run_id):
+    # Heartbeats are for automations that look for dead runs. Here the runner sees its children die,
+    # and each flow would wait up to a second at its end for the thread that sends them.
+    no_heartbeats = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with no_heartbeats, handle_engine_signals(run_id):
         flow_run = load_flow_run(flow_run_id=run_id)
         run_flow(load_flow(flow_run), flow_run=flow_run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -66,11 +67,14 @@ class Child:
             time.sleep(0.05)
 
     def first_line(self, *, seconds: float) -> str:
-        """The first line of its standard output (only for a piped child)."""
+        """The first line of its standard output (only for a piped child).
+
+        Raises StartFailed when it ends or keeps silent for so long.
+        """
         assert self.process.stdout is not None
-        deadline = time.monotonic() + seconds
-        line = self.process.stdout.readline()
-        if not line or time.monotonic() > deadline:
+        readable, _, _ = select.select([self.process.stdout], [], [], seconds)
+        line = self.process.stdout.readline() if readable else ""
+        if not line:
             raise StartFailed(f"{self.name} said nothing.\n{self.tail()}")
         return str(line)
 
@@ -78,12 +82,12 @@ class Child:
         """The end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def stop(self, *, seconds: float = 8) -> None:
+    def stop(self, *, seconds: float = 5) -> None:
         """End the process and its group: SIGINT, then SIGTERM, then SIGKILL."""
         for sent, patience in (
             (signal.SIGINT, seconds),
-            (signal.SIGTERM, 3.0),
-            (signal.SIGKILL, 3.0),
+            (signal.SIGTERM, 2.0),
+            (signal.SIGKILL, 2.0),
         ):
             if not self.running:
                 break

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from psycopg import Connection
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
+from deployments.local.at_rest import bytes_in_files, bytes_in_rows
 from deployments.local.children import Child
-from deployments.local.prefect_api import PrefectApi
+from deployments.local.prefect_api import TERMINAL, PrefectApi
 from deployments.local.stack import Stack
+from tasks.errors import SutureError
 from tasks.report import posture_summary
 from tasks.warehouse import remediations
 from tasks.warehouse.database import connect
@@ -29,6 +31,14 @@ from tasks.warehouse.scans import latest_scan, posture
 
 APPROVER = "Demo Approver"
 GATE_MINUTES = 10
+MOST_LINES = 12  # of accounts that were not scanned
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# How long things may take, in seconds. One emulated account never answers.
+REQUEST_SECONDS = 5
+PLAN_SECONDS = 120
+GATE_SECONDS = 90
+APPLY_SECONDS = 180
 
 
 @dataclass(slots=True)
@@ -82,18 +92,16 @@ def run_demo(*, aws: int, azure: int, seed: int, once: bool, approve: bool, as_j
     """Run the demo. Returns the exit code: 0 only if every step held."""
     console = Console(stderr=as_json, highlight=False)
     summary = Summary()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in INTERRUPTIONS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _interrupt)
     try:
         with (
             _progress(console) as progress,
             Stack(aws=aws, azure=azure, seed=seed, say=progress.say) as stack,
         ):
             demo = Demo(stack, summary, console)
-            demo.scan(progress)
-            demo.wait_for_approvals(progress)
-            if approve:
-                demo.approve_all(progress)
-            demo.conclude(progress)
+            demo.run(progress, approve=approve)
             progress.stop()
             if as_json:
                 print(json.dumps(summary.as_json()), flush=True)  # noqa: T201
@@ -103,7 +111,7 @@ def run_demo(*, aws: int, azure: int, seed: int, once: bool, approve: bool, as_j
                 demo.stay()
     except KeyboardInterrupt:
         console.print("Stopped; everything the demo started is gone.")
-        return 0 if not once else 130
+        return 130 if once or as_json else 0
     return 1 if summary.problems else 0
 
 
@@ -120,14 +128,32 @@ class Demo:
 
     # --- the steps -----------------------------------------------------------------------------
 
+    def run(self, progress: Shown, *, approve: bool) -> None:
+        """All steps in order. One that breaks off ends them, and is what the summary then says."""
+        try:
+            self.scan(progress)
+            self.wait_for_approvals(progress)
+            if approve:
+                self.approve_all(progress)
+            self.conclude(progress)
+        except (SutureError, psycopg.Error) as error:
+            self.problem(str(error))
+
     def scan(self, progress: Shown) -> None:
         """Start the scan deployment and show how many accounts are done until it ends."""
-        run_id = self.api.start("scan-fleet/nightly", {"batch_size": 10})
+        run_id = self.api.start(
+            "scan-fleet/nightly", {"batch_size": 10, "request_seconds": REQUEST_SECONDS}
+        )
         progress.say("Scanning the fleet")
-        while not self.api.ended(run_id):
-            progress.count(*self._accounts_done())
-            time.sleep(0.3)
-        state = self.api.state(run_id)
+        scanned = False
+        while (state := self.api.state(run_id)).get("type") not in TERMINAL:
+            done, accounts = self._accounts_done()
+            if accounts and done == accounts and not scanned:
+                scanned = True
+                progress.say("Closing what policies close by themselves")
+            if not scanned:
+                progress.count(done, accounts)
+            time.sleep(0.5)
         if state["type"] != "COMPLETED":
             self.problem(f"the scan ended as {state['name']}: {state.get('message')}")
         with self.warehouse() as warehouse:
@@ -137,14 +163,17 @@ class Demo:
     def wait_for_approvals(self, progress: Shown) -> None:
         """Wait until every approval that triage asked for can be answered in the UI."""
         progress.say("Planning the remediations that wait for an approver")
-        expected = self.api.runs_of("remediate/remediate")
-        deadline = time.monotonic() + 90
-        while waiting := [run for run in expected if not self._settled(run)]:
-            if time.monotonic() > deadline:
-                self.problem(f"{len(waiting)} remediation runs did not come to wait for approval")
+        expected = pending = self.api.runs_of("remediate/remediate")
+        deadline = time.monotonic() + PLAN_SECONDS
+        while pending:
+            states = self.api.states(pending)
+            pending = [run for run in pending if not self._settled(run, states.get(run, {}))]
+            progress.count(len(expected) - len(pending), len(expected))
+            if pending and time.monotonic() > deadline:
+                self.problem(f"{len(pending)} remediation runs did not come to wait for approval")
                 break
-            progress.count(len(expected) - len(waiting), len(expected))
-            time.sleep(0.3)
+            if pending:
+                time.sleep(0.5)
         with self.warehouse() as warehouse:
             records = remediations.waiting(warehouse)
         for run_id in dict.fromkeys(record.run_id for record in records):
@@ -156,21 +185,20 @@ class Demo:
         """Answer every approval as an approver would; with several, deny the last one."""
         progress.say("Approving with codes from the customer's gate")
         approvals = self.summary.approvals
+        denied = approvals[-1:] if len(approvals) > 2 else []
+        for approval in denied:
+            approval.decision = "deny"
+            self._answer(approval)
         gates: list[Child] = []
-        for number, approval in enumerate(approvals, start=1):
-            approval.decision = "deny" if number == len(approvals) > 2 else "approve"
-            answer = {"decision": approval.decision, "approver": APPROVER}
-            if approval.decision == "approve":
-                gate, code = self._open_gate(approval)
-                gates.append(gate)
-                self.codes.add(code)
-                answer["code"] = code
-            said = self.api.resume(approval.run_id, answer)
-            if said != "ACCEPT":
-                self.problem(f"the answer to {approval.run_id} was not accepted: {said}")
-            progress.count(number, len(approvals))
+        for approval, gate in self._gates([one for one in approvals if one not in denied]):
+            gates.append(gate)
+            code = str(json.loads(gate.first_line(seconds=GATE_SECONDS))["code"])
+            self.codes.add(code)
+            approval.decision = "approve"
+            self._answer(approval, code=code)
+            progress.count(len(gates), len(approvals) - len(denied))
         progress.say("Applying and verifying the approved changes")
-        states = self.api.wait([approval.run_id for approval in approvals], seconds=120)
+        states = self.api.wait([one.run_id for one in approvals], seconds=APPLY_SECONDS)
         for gate in gates:
             gate.stop()
         for approval in approvals:
@@ -182,6 +210,27 @@ class Demo:
                     f"{approval.run_id} ended as {state['name']}, not {wanted}: "
                     f"{state.get('message')}"
                 )
+
+    def _answer(self, approval: Approval, **code: str) -> None:
+        answer = {"decision": approval.decision, "approver": APPROVER, **code}
+        said = self.api.resume(approval.run_id, answer)
+        if said != "ACCEPT":
+            self.problem(f"the answer to {approval.run_id} was not accepted: {said}")
+
+    def _gates(self, approvals: Sequence[Approval]) -> Iterator[tuple[Approval, Child]]:
+        """For each approval its gate, as `suture gate open` opens it; the next opens meanwhile.
+
+        Azure takes one code once, so a second subscription waits for the authenticator's next:
+        there never wait two at a time.
+        """
+        opening: deque[tuple[Approval, Child]] = deque()
+        for approval in approvals:
+            if opening and (len(opening) == 2 or approval.cloud == opening[-1][0].cloud == "azure"):
+                yield opening.popleft()
+            if opening and approval.cloud == opening[-1][0].cloud == "azure":
+                yield opening.popleft()
+            opening.append((approval, self._open_gate(approval)))
+        yield from opening
 
     def conclude(self, progress: Shown) -> None:
         """Count what became of everything, and look for the typed codes in every byte at rest."""
@@ -199,7 +248,7 @@ class Demo:
         if not summary.remediations["automatic"]:
             self.problem("no finding was closed by policy")
         self.stack.write_everything_out()
-        summary.code_found_at_rest = code_bytes_at_rest(self.stack.dir, self.codes)
+        summary.code_found_at_rest = self._bytes_at_rest()
         if summary.code_found_at_rest:
             self.problem("a typed code was found at rest")
 
@@ -213,42 +262,40 @@ class Demo:
 
     def show(self) -> None:
         """Print the result, in the order a newcomer asks for it."""
-        posture, summary = self.summary.posture, self.summary
-        self.console.print()
-        self.console.print(
-            f"[bold]Scanned[/] {posture['accounts']['scanned']} AWS accounts "
-            f"({posture['accounts']['failed']} failed) and "
-            f"{posture['subscriptions']['scanned']} Azure subscriptions "
-            f"({posture['subscriptions']['failed']} failed): {posture['resources']} resources."
-        )
-        self._show_not_scanned()
-        self._show_findings()
-        self.console.print(
-            f"[bold]Closed by policy:[/] {summary.remediations['automatic']} findings, "
-            "without a person."
-        )
-        if summary.remediations["approved"] or summary.remediations["denied"]:
+        summary = self.summary
+        if summary.posture:
+            self._show_coverage()
+            self._show_findings()
+        if summary.remediations:
             self.console.print(
-                f"[bold]Answered:[/] {summary.remediations['approved']} findings approved and "
-                f"closed, {summary.remediations['denied']} denied. The typed codes were found in "
-                f"{summary.code_found_at_rest} bytes at rest."
+                f"\n[bold]Closed by policy:[/] {summary.remediations['automatic']} findings, "
+                "without a person."
             )
-        else:
-            self._show_waiting()
-        self._show_warehouse()
+            self._show_approvals()
+            self._show_warehouse()
         for problem in summary.problems:
             self.console.print(f"[red]Did not hold:[/] {escape(problem)}")
 
-    def _show_not_scanned(self) -> None:
+    def _show_coverage(self) -> None:
+        found = self.summary.as_json()
+        accounts, subscriptions = found["accounts"], found["subscriptions"]
+        self.console.print(
+            f"\n[bold]Scanned[/] {accounts['scanned']} AWS accounts ({accounts['failed']} failed) "
+            f"and {subscriptions['scanned']} Azure subscriptions "
+            f"({subscriptions['failed']} failed): {found['resources']} resources."
+        )
         with self.warehouse() as warehouse:
             rows = posture(warehouse, latest_scan(warehouse)).not_scanned
-        for one in rows:
-            self.console.print(f"  [dim]{one.status} {one.account}: {escape(one.reason)}[/]")
+        for one in rows[:MOST_LINES]:
+            reason = " ".join(one.reason.split())
+            self._line(f"  [dim]{one.status:8} {one.account}: {escape(reason)}[/]")
+        if len(rows) > MOST_LINES:
+            self._line(f"  [dim]… and {len(rows) - MOST_LINES} more[/]")
 
     def _show_findings(self) -> None:
         with self.warehouse() as warehouse:
             by_cloud = posture(warehouse, latest_scan(warehouse)).findings
-        table = Table(title="Open findings", box=None, title_justify="left", title_style="bold")
+        table = Table(title="\nOpen findings", box=None, title_justify="left", title_style="bold")
         severities = list(self.summary.posture["findings"]["by_severity"])
         for column in ("", *severities):
             table.add_column(column, justify="left" if not column else "right")
@@ -256,33 +303,42 @@ class Demo:
             table.add_row(cloud, *(str(counts.get(severity, 0)) for severity in severities))
         self.console.print(table)
 
-    def _show_waiting(self) -> None:
-        self.console.print(
-            f"[bold]Waiting for an approver:[/] {len(self.summary.approvals)} remediations. "
-            "Open one, press Resume, and type the code."
-        )
-        for approval in self.summary.approvals:
-            what = "change" if approval.findings == 1 else "changes"
+    def _show_approvals(self) -> None:
+        counts, approvals = self.summary.remediations, self.summary.approvals
+        if any(approval.decision for approval in approvals):
             self.console.print(
-                f"  {approval.cloud} {approval.account}, {approval.findings} {what}: "
-                f"{self.stack.env['SUTURE_UI_URL']}/v2/runs/flow-run/{approval.run_id}",
-                soft_wrap=True,
+                f"[bold]Answered:[/] {counts['approved']} findings approved and closed, "
+                f"{counts['denied']} denied. The typed codes stand in "
+                f"{self.summary.code_found_at_rest} bytes at rest."
             )
-        script = self.stack.customer_script()
+            return
         self.console.print(
-            "The code comes from the customer, who opens the gate with their own credentials:\n"
-            f"  {script} gate open ACCOUNT --minutes {GATE_MINUTES}",
-            soft_wrap=True,
+            f"\n[bold]Waiting for an approver:[/] {len(approvals)} remediations. "
+            "Open one, press Resume, type the code."
         )
+        for approval in approvals:
+            what = "change" if approval.findings == 1 else "changes"
+            self._line(f"  {approval.cloud} {approval.account}, {approval.findings} {what}:")
+            self._whole(f"    {self.stack.env['SUTURE_UI_URL']}/runs/flow-run/{approval.run_id}")
+        if approvals:
+            self.console.print("The code comes from the customer, in another terminal:")
+            command = f"{self.stack.customer_script()} gate open {approvals[0].account}"
+            self._whole(f"  {command} --minutes {GATE_MINUTES}")
 
     def _show_warehouse(self) -> None:
-        self.console.print(
-            "[bold]The warehouse[/] answers SQL, read-only, at\n"
-            f"  {self.stack.analyst_url}\n  "
-            "Views such as posture_by_account_and_day stand beside the tables; in Python: "
-            "from tasks.warehouse.accessor import findings",
-            soft_wrap=True,
-        )
+        self.console.print("\n[bold]The warehouse[/] answers SQL, read-only, at")
+        self._whole(f"  {self.stack.analyst_url}")
+        self._line("  SELECT * FROM open_by_severity_and_age;  -- or a table: findings, scans, …")
+        self.console.print("and Python, with SUTURE_WAREHOUSE_URL set to that address:")
+        self._line("  from tasks.warehouse.accessor import findings; findings(severity='high')")
+
+    def _line(self, text: str) -> None:
+        """One line, cut where the terminal ends."""
+        self.console.print(text, no_wrap=True, overflow="ellipsis")
+
+    def _whole(self, text: str) -> None:
+        """Something to copy: never broken or cut."""
+        self.console.print(text, soft_wrap=True, markup=False)
 
     # --- parts ---------------------------------------------------------------------------------
 
@@ -303,8 +359,10 @@ class Demo:
             ).fetchone()
         return (row[0], row[1]) if row else (0, 0)
 
-    def _settled(self, run_id: str) -> bool:
-        return self.api.waits(run_id) or self.api.ended(run_id)
+    def _settled(self, run_id: str, state: Mapping[str, Any]) -> bool:
+        if state.get("type") == "PAUSED":
+            return self.api.waits(run_id)
+        return state.get("type") in TERMINAL
 
     def _compare_with_truth(self) -> None:
         """What was planted and what was found must be the same, account by account."""
@@ -324,31 +382,21 @@ class Demo:
         for account in truth["failing"].keys() - failed.keys():
             self.problem(f"{account} was made to fail and did not")
 
-    def _open_gate(self, approval: Approval) -> tuple[Child, str]:
-        """Run `suture gate open` as the customer and read the code from what it prints."""
-        gate = self.stack.customer_child(
+    def _open_gate(self, approval: Approval) -> Child:
+        """Run `suture gate open` as the customer; its first line holds the code."""
+        return self.stack.customer_child(
             f"gate-{approval.account}",
             *("gate", "open", approval.account, "--minutes", str(GATE_MINUTES)),
             *("--run", approval.run_id, "--format", "json"),
         )
-        return gate, str(json.loads(gate.first_line(seconds=60))["code"])
 
-
-def code_bytes_at_rest(directory: Path, codes: set[str]) -> int:
-    """How many bytes of the codes stand in any file below ``directory``.
-
-    Six digits turn up by chance inside longer numbers, hashes and fractions of a second; a code
-    that was stored stands by itself, between anything that is neither letter, digit nor a point.
-    """
-    if not codes:
-        return 0
-    alone = "|".join(re.escape(code) for code in sorted(codes))
-    pattern = re.compile(rb"(?<![0-9A-Za-z.])(?:" + alone.encode() + rb")(?![0-9A-Za-z])")
-    found = 0
-    for path in directory.rglob("*"):
-        if path.is_file():
-            found += sum(len(match) for match in pattern.findall(path.read_bytes()))
-    return found
+    def _bytes_at_rest(self) -> int:
+        """The typed codes in all files of the demo, and in all rows of both its databases."""
+        found = bytes_in_files(self.stack.dir, self.codes)
+        for database in ("prefect", "warehouse"):
+            with connect(self.stack.postgres.url(database, role="postgres")) as rows:
+                found += bytes_in_rows(rows, self.codes)
+        return found
 
 
 def _remediation_counts(warehouse: Connection) -> dict[str, int]:
@@ -398,6 +446,7 @@ def _progress(console: Console) -> Iterator[Shown]:
 
 
 def _interrupt(*_: object) -> None:
-    """SIGTERM ends the demo as Ctrl-C does, with everything stopped in order."""
-    sys.stderr.write("\n")
+    """Ctrl-C, a hang-up and SIGTERM end the demo alike; a second one must not end the ending."""
+    for number in INTERRUPTIONS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -11,6 +11,7 @@ import httpx
 from tasks.errors import SutureError
 
 TERMINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+PAGE = 200  # what Prefect gives in one answer
 
 
 class PrefectApi:
@@ -33,6 +34,15 @@ class PrefectApi:
         state: dict[str, Any] = self._get(f"/flow_runs/{run_id}")["state"] or {}
         return state
 
+    def states(self, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The states of many runs in one call for each two hundred: asking is work for a server."""
+        states: dict[str, dict[str, Any]] = {}
+        for first in range(0, len(run_ids), PAGE):
+            chosen = {"id": {"any_": list(run_ids[first : first + PAGE])}}
+            for run in self._post("/flow_runs/filter", {"flow_runs": chosen, "limit": PAGE}):
+                states[str(run["id"])] = run["state"] or {}
+        return states
+
     def ended(self, run_id: str) -> bool:
         """Whether a run has come to its end."""
         return self.state(run_id).get("type") in TERMINAL
@@ -47,13 +57,24 @@ class PrefectApi:
     def runs_of(self, deployment: str) -> list[str]:
         """The ids of all runs of ``flow/deployment``."""
         found = self._get(f"/deployments/name/{deployment}")
-        body = {"deployments": {"id": {"any_": [found["id"]]}}, "limit": 200}
-        return [str(run["id"]) for run in self._post("/flow_runs/filter", body)]
+        ids: list[str] = []
+        while True:
+            chosen = {"id": {"any_": [found["id"]]}}
+            body = {"deployments": chosen, "limit": PAGE, "offset": len(ids), "sort": "ID_DESC"}
+            page = self._post("/flow_runs/filter", body)
+            ids += [str(run["id"]) for run in page]
+            if len(page) < PAGE:
+                return ids
 
     def resume(self, run_id: str, answer: Mapping[str, str]) -> str:
         """Answer a waiting run's form; returns ACCEPT, or the words of the refusal."""
-        response = self._http.post(f"/flow_runs/{run_id}/resume", json={"run_input": dict(answer)})
-        said: dict[str, Any] = response.json()
+        body = {"run_input": dict(answer)}
+        try:
+            response = self._http.post(f"/flow_runs/{run_id}/resume", json=body)
+            said: dict[str, Any] = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            # Only the kind of error: its words could hold what was typed.
+            raise SutureError(f"The answer was not taken: {type(error).__name__}") from None
         if response.is_success and said.get("status") == "ACCEPT":
             return "ACCEPT"
         details = said.get("details") or {}
@@ -63,13 +84,11 @@ class PrefectApi:
         """Wait until every run has ended; returns their states. Raises SutureError when late."""
         deadline = time.monotonic() + seconds
         states: dict[str, dict[str, Any]] = {}
-        pending = set(run_ids)
+        pending = sorted(set(run_ids))
         while pending:
-            for run_id in list(pending):
-                state = self.state(run_id)
-                if state.get("type") in TERMINAL:
-                    states[run_id] = state
-                    pending.discard(run_id)
+            found = self.states(pending)
+            states |= {run: state for run, state in found.items() if state.get("type") in TERMINAL}
+            pending = [run for run in pending if run not in states]
             if pending and time.monotonic() > deadline:
                 raise SutureError(f"{len(pending)} runs did not end in {seconds:.0f} s.")
             if pending:
@@ -77,11 +96,13 @@ class PrefectApi:
         return states
 
     def _get(self, path: str) -> Any:
-        response = self._http.get(path)
-        response.raise_for_status()
-        return response.json()
+        return self._answer("GET", path)
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
-        response = self._http.post(path, json=dict(body))
-        response.raise_for_status()
-        return response.json()
+        return self._answer("POST", path, json=dict(body))
+
+    def _answer(self, method: str, path: str, **body: Any) -> Any:
+        try:
+            return self._http.request(method, path, **body).raise_for_status().json()
+        except httpx.HTTPError as error:
+            raise SutureError(f"Prefect's server did not answer {method} {path}: {error}") from None

@@ -6,10 +6,13 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -53,10 +56,6 @@ class Stack:
         self, *, aws: int, azure: int, seed: int, say: Callable[[str], None] = lambda _: None
     ) -> None:
         self.aws, self.azure, self.seed, self.say = aws, azure, seed, say
-        self.dir = Path(tempfile.mkdtemp(prefix="suture-"))
-        self.dir.chmod(0o755)  # PostgreSQL may run as a system user of its own
-        self.logs = self.dir / "logs"
-        self.logs.mkdir()
         self.env: dict[str, str] = dict(os.environ)
         self.customer_env: dict[str, str] = {}
         self.fleet: dict[str, Any] = {}
@@ -66,6 +65,8 @@ class Stack:
 
     def __enter__(self) -> Stack:
         try:
+            self.dir = Path(tempfile.mkdtemp(prefix="suture-"))
+            self._open.callback(self._remove_directory)
             self._start()
         except BaseException:
             self.stop()
@@ -81,9 +82,16 @@ class Stack:
         self.stop()
 
     def stop(self) -> None:
-        """End all processes, newest first, and remove the directory."""
-        self._open.close()
-        shutil.rmtree(self.dir, ignore_errors=True)
+        """End all processes, newest first, and remove the directory. Interruptions wait."""
+        with _uninterrupted():
+            self._open.close()
+
+    def _remove_directory(self) -> None:
+        for _ in range(3):  # a process that has just been killed may still write its last file
+            shutil.rmtree(self.dir, ignore_errors=True)
+            if not self.dir.exists():
+                return
+            time.sleep(0.2)
 
     def closing(self, close: Callable[[], None]) -> None:
         """Call ``close`` when the stack stops, before the processes end."""
@@ -120,6 +128,9 @@ class Stack:
         return child
 
     def _start(self) -> None:
+        self.dir.chmod(0o755)  # PostgreSQL may run as a system user of its own
+        self.logs = self.dir / "logs"
+        self.logs.mkdir()
         self.say("Starting PostgreSQL")
         self.postgres = self._open.enter_context(EmbeddedPostgres(self.dir / "postgres"))
         for name in ("prefect", "warehouse"):
@@ -186,6 +197,21 @@ class Stack:
             f"{self.api_url}/deployments/filter", json={}, timeout=5, trust_env=False
         )
         return answer.is_success and len(answer.json()) >= 3
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keep Ctrl-C from ending an orderly end. Only the main thread can, and needs to."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def fleet_env(fleet: Mapping[str, Any]) -> dict[str, str]:
