@@ -331,7 +331,7 @@ def _checked(fields: Mapping[str, Any], form: FormShape, approver: str | None) -
     asked: dict[str, Any] = {"numbers": form.numbers, "inputs": form.inputs}
     found = problems(fields, **asked, typed=True, approver=approver)
     if found:
-        raise Refused(422, " ".join(str(problem) for problem in found))
+        raise Refused(422, " ".join(form.said(problem) for problem in found))
     return check(fields, **asked, typed=True, approver=approver)
 
 

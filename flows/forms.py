@@ -17,7 +17,7 @@ from tasks.model import Input
 
 # How each kind of value is written.
 HOW_TO_WRITE = {
-    "cidrs": "CIDRs with commas between, such as 10.0.0.0/8, 2001:db8::/32.",
+    "cidrs": "CIDRs with commas between, such as 10.0.0.0/8, 2001:db8::/32; empty allows none.",
     "number": "A whole number.",
     "text": "",
 }

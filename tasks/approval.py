@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Any
@@ -87,11 +87,17 @@ class Answer:
 class FormShape:
     """What a stored form asks beyond the fields of every approval.
 
-    ``numbers`` is how many rows its table has, None when the form does not say.
+    ``numbers`` is how many rows its table has, None when the form does not say. ``titles`` are its
+    fields' names as people see them.
     """
 
     numbers: int | None = None
     inputs: tuple[Input, ...] = ()
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    def said(self, problem: Problem) -> str:
+        """A problem in words, under the field's name as the form shows it."""
+        return str(replace(problem, field=self.titles.get(problem.field, problem.field)))
 
 
 @dataclass(slots=True)
@@ -178,6 +184,10 @@ def form_shape(schema: Mapping[str, Any]) -> FormShape | None:
             for name, description in asked.items()
             if name not in OWN_FIELDS
         ),
+        titles={
+            name: str(_mapping(description).get("title", name))
+            for name, description in asked.items()
+        },
     )
 
 

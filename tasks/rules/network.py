@@ -64,7 +64,7 @@ ALL_PORTS = (Door("tcp", 1, 65535), Door("udp", 1, 65535))
 ALLOWED_CIDRS = Input(
     name="allowed_cidrs",
     kind="cidrs",
-    label="Networks that may still connect; empty blocks the port",
+    label="Networks that may still connect",
 )
 
 

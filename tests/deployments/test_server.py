@@ -60,9 +60,12 @@ def test_a_good_code_is_stored_as_a_handle_and_read_once(server: Server) -> None
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"code": "12345"}, "code: must be exactly 6 digits"),
-        ({"code": "198276", "allowed_cidrs": "10.9.8.7/8"}, "allowed_cidrs: network 1 has bits"),
-        ({"code": "198276", "leave_out": "4"}, "leave_out: part 1 is not in the table"),
+        ({"code": "12345"}, "6-digit code: must be exactly 6 digits"),
+        (
+            {"code": "198276", "allowed_cidrs": "10.9.8.7/8"},
+            "Networks that may still connect: network 1 has bits",
+        ),
+        ({"code": "198276", "leave_out": "4"}, "Leave out: part 1 is not in the table"),
     ],
 )
 def test_a_bad_answer_gets_words_and_the_run_stays_suspended(

@@ -171,7 +171,7 @@ def test_a_bad_answer_is_said_in_words_and_the_corrected_form_closes_the_finding
     form.fill("6-digit code", short)
     form.press_resume()
     said = form.refusal("must be exactly 6 digits").inner_text()
-    assert said.startswith("code:")
+    assert said.startswith("6-digit code:")
     assert short not in ui.page.locator("body").inner_text(), "what was typed is not repeated"
     assert fleet.api.state(run_id)["name"] == "Suspended"
 
@@ -179,7 +179,7 @@ def test_a_bad_answer_is_said_in_words_and_the_corrected_form_closes_the_finding
     form.fill("Networks that may still connect", "10.20.0.0/99")
     form.press_resume()
     said = form.refusal("is not a network").inner_text()
-    assert said.startswith("allowed_cidrs:")
+    assert said.startswith("Networks that may still connect:")
     assert "10.20.0.0" not in said
     assert fleet.api.state(run_id)["name"] == "Suspended"
 
