@@ -7,17 +7,37 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
+from typer.core import TyperGroup
 
 from tasks.errors import SutureError
 
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+
+class Commands(TyperGroup):
+    """Typer's group of commands; an error is one clear line and exit code 2, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SutureError as error:
+            words = str(error)
+        except _library_errors() as error:
+            words = _in_words(error)
+        typer.echo(f"suture: {words}", err=True)
+        raise typer.Exit(2)
+
+
 app = typer.Typer(
     name="suture",
+    cls=Commands,
     help="Find cloud misconfigurations in AWS accounts and Azure subscriptions, and close them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -26,9 +46,16 @@ app = typer.Typer(
 gate = typer.Typer(help="Open and close the gate of an account, with your own credentials.")
 db = typer.Typer(help="The warehouse's database.")
 policy = typer.Typer(help="The policies that say how findings are closed.")
-app.add_typer(gate, name="gate", no_args_is_help=True)
-app.add_typer(db, name="db", no_args_is_help=True)
-app.add_typer(policy, name="policy", no_args_is_help=True)
+audit = typer.Typer(help="The audit log: who did what to what.")
+issuer = typer.Typer(help="Suture as an OpenID issuer, which clouds and customers trust.")
+for part, its_name in (
+    (gate, "gate"),
+    (db, "db"),
+    (policy, "policy"),
+    (audit, "audit"),
+    (issuer, "issuer"),
+):
+    app.add_typer(part, name=its_name, no_args_is_help=True)
 
 
 class Format(StrEnum):
@@ -39,13 +66,45 @@ class Format(StrEnum):
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the answer.")]
 
 
+class CloudName(StrEnum):
+    AWS = "aws"
+    AZURE = "azure"
+
+
+class SeverityName(StrEnum):
+    CRITICAL = "critical"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+CloudOption = Annotated[CloudName | None, typer.Option(help="Only this cloud.")]
+SeverityOption = Annotated[SeverityName | None, typer.Option(help="Only this severity.")]
+
+
 def main() -> None:
-    """Run the command; an error of ours is one clear line and exit code 2."""
-    try:
-        app()
-    except SutureError as error:
-        print(f"suture: {error}", file=sys.stderr)  # noqa: T201
-        raise SystemExit(2) from None
+    """Run the command."""
+    app()
+
+
+def _library_errors() -> tuple[type[Exception], ...]:
+    """What the libraries that are in use raise when a server, a file or an address is at fault."""
+    found: list[type[Exception]] = [OSError]
+    for module, name in (("psycopg", "Error"), ("httpx", "HTTPError")):
+        if module in sys.modules:
+            found.append(getattr(sys.modules[module], name))
+    return tuple(found)
+
+
+def _in_words(error: Exception) -> str:
+    """One line for a library's error. Their own texts may be long, and hold what was sent."""
+    kind = type(error).__name__
+    if kind in ("UndefinedTable", "UndefinedColumn", "UndefinedFunction"):
+        return "the warehouse's tables are missing or old. Run `suture db upgrade`."
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}."
+    lines = str(error).strip().splitlines()
+    return f"{kind}: {lines[0]}" if lines else kind
 
 
 def show(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], form: Format) -> None:
@@ -83,7 +142,9 @@ def _cell(value: Any) -> str:
 
 @app.command()
 def demo(
-    aws: Annotated[int, typer.Option(min=1, max=2000, help="AWS member accounts.")] = 20,
+    aws: Annotated[
+        int, typer.Option(min=1, max=2000, help="AWS accounts, one of them managing.")
+    ] = 20,
     azure: Annotated[int, typer.Option(min=1, max=2000, help="Azure subscriptions.")] = 10,
     seed: Annotated[int, typer.Option(help="Plants the same resources each time.")] = 7,
     once: Annotated[bool, typer.Option("--once", help="End when all is shown.")] = False,
@@ -102,8 +163,10 @@ def demo(
 
 @app.command()
 def local(
-    aws: Annotated[int, typer.Option(min=0, max=2000, help="AWS member accounts.")] = 20,
-    azure: Annotated[int, typer.Option(min=0, max=2000, help="Azure subscriptions.")] = 10,
+    aws: Annotated[
+        int, typer.Option(min=1, max=2000, help="AWS accounts, one of them managing.")
+    ] = 20,
+    azure: Annotated[int, typer.Option(min=1, max=2000, help="Azure subscriptions.")] = 10,
     seed: Annotated[int, typer.Option(help="Plants the same resources each time.")] = 7,
     data: Annotated[
         Path | None, typer.Option(help="Where to write the CA, keys, inventory and truth.")
@@ -142,12 +205,15 @@ def serve(
 
 @app.command()
 def rules(
-    cloud: Annotated[str, typer.Option(help="Only this cloud: aws or azure.")] = "",
+    cloud: CloudOption = None,
     service: Annotated[str, typer.Option(help="Only this service, such as ec2.")] = "",
-    severity: Annotated[str, typer.Option(help="Only this severity.")] = "",
+    severity: SeverityOption = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """List the rule table."""
+    """List the rule table: what is looked for, and what can be fixed.
+
+    As JSON also what each rule reads and writes, which events touch it, and its other names.
+    """
     from tasks.rules import RULES
 
     rows = [
@@ -167,9 +233,9 @@ def rules(
             "aka": list(rule.aka),
         }
         for rule in RULES
-        if (not cloud or rule.cloud == cloud)
-        and (not service or rule.service == service)
-        and (not severity or rule.severity == severity)
+        if cloud in (None, rule.cloud.value)
+        and service in ("", rule.service)
+        and severity in (None, rule.severity.value)
     ]
     show(rows, ("id", "severity", "title", "fix", "inputs"), form)
 
@@ -188,8 +254,8 @@ def guide(rule_id: Annotated[str, typer.Argument(metavar="RULE")]) -> None:
 
 @app.command()
 def findings(
-    severity: Annotated[str, typer.Option(help="Only this severity.")] = "",
-    cloud: Annotated[str, typer.Option(help="Only this cloud.")] = "",
+    severity: SeverityOption = None,
+    cloud: CloudOption = None,
     account: Annotated[str, typer.Option(help="Only this account or subscription.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
     parquet: Annotated[Path | None, typer.Option(help="Write them to this Parquet file.")] = None,
@@ -199,8 +265,8 @@ def findings(
     from tasks.warehouse import accessor
 
     filters = {
-        "severity": severity or None,
-        "cloud": cloud or None,
+        "severity": severity and severity.value,
+        "cloud": cloud and cloud.value,
         "account": account or None,
     }
     found = accessor.findings(open=None if everything else True, **filters)
@@ -222,21 +288,56 @@ def scan(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Scan the fleet of the inventory now, in this process, and show the posture."""
+    from deployments.prefect_server import need_server, quiet_console
+
+    quiet_console()
     from flows.scan import scan_fleet
+    from tasks import settings
+    from tasks.inventory import load_inventory
     from tasks.report import posture_summary
     from tasks.warehouse.database import connect
     from tasks.warehouse.scans import latest_scan, posture
 
+    load_inventory(settings.inventory_path())
+    connect().close()
+    need_server()
     state = scan_fleet(
         accounts=account or [],
         batch_size=batch_size,
         hand_to_triage=triage,
         return_state=True,
     )
+    _completed("the scan", state)
     with connect() as warehouse:
         summary = posture_summary(posture(warehouse, latest_scan(warehouse)))
     show_one({"state": state.name, **summary}, form)
-    raise typer.Exit(0 if state.is_completed() else 1)
+
+
+@app.command()
+def triage(form: FormatOption = Format.TABLE) -> None:
+    """Hand the open findings to their policies now: close, ask an approver, or leave to people."""
+    from deployments.prefect_server import need_server, quiet_console
+
+    quiet_console()
+    from flows.triage import triage as triage_flow
+    from tasks import settings
+    from tasks.inventory import load_inventory
+    from tasks.policy import load_policies
+    from tasks.warehouse.database import connect
+
+    load_inventory(settings.inventory_path())
+    load_policies(settings.policies_path())
+    connect().close()
+    need_server()
+    state = triage_flow(return_state=True)
+    _completed("triage", state)
+    show_one({"state": state.name, "result": state.message}, form)
+
+
+def _completed(what: str, state: State[Any]) -> None:
+    if not state.is_completed():
+        lines = (state.message or "no reason was given").strip().splitlines()
+        raise SutureError(f"{what} ended as {state.name}: {lines[0]}")
 
 
 @app.command()
@@ -271,13 +372,46 @@ def remediate(
     policy: Annotated[str, typer.Option(help="Close them under this policy.")] = "",
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """Start a remediation run for findings of one account; it waits for an approver."""
+    """Start a remediation run for findings of one account; it waits for an approver.
+
+    Under an automatic policy it does not wait: the customer's token endpoint is asked.
+    """
     import getpass
 
+    from deployments.prefect_server import need_server
+    from tasks import settings
+    from tasks.planning import find_findings
+    from tasks.policy import load_policies, named
     from tasks.triage import start_remediation
+    from tasks.warehouse.database import connect
 
-    run = start_remediation(finding, policy=policy, requested_by=getpass.getuser())
-    show_one(run, form)
+    with connect() as warehouse:
+        found = find_findings(warehouse, finding)
+    if policy:
+        named(load_policies(settings.policies_path()), policy)
+    need_server()
+    ids = [one.id for one in found]
+    show_one(start_remediation(ids, policy=policy, requested_by=getpass.getuser()), form)
+
+
+@app.command()
+def restore(
+    remediation: Annotated[
+        str, typer.Argument(metavar="REMEDIATION", help="A remediation's id, from the warehouse.")
+    ],
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Start a run that puts a resource back as it was before a remediation, after an approval."""
+    import getpass
+
+    from deployments.prefect_server import need_server, start_restore
+    from tasks.warehouse.database import connect
+    from tasks.warehouse.remediations import load_remediation
+
+    with connect() as warehouse:
+        found = load_remediation(warehouse, remediation.strip())
+    need_server()
+    show_one(start_restore(str(found.id), requested_by=getpass.getuser()), form)
 
 
 @policy.command("test")
@@ -394,6 +528,75 @@ def upgrade() -> None:
 
     upgrade_database(warehouse_url())
     typer.echo("The warehouse is up to date.")
+
+
+@audit.command()
+def verify(
+    expected: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER:HASH",
+            help="A head that was printed before and kept elsewhere: proves that nothing before "
+            "it was rewritten or cut off.",
+        ),
+    ] = "",
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Check the audit log's hash chain from its first entry to its head. Exit code 1: broken."""
+    from tasks.errors import BadInput
+    from tasks.warehouse.audit import head, verify_chain
+    from tasks.warehouse.database import connect
+
+    number, colon, kept = expected.partition(":")
+    if expected and not (colon and number.isdecimal() and kept):
+        raise BadInput("--expected", "is not NUMBER:HASH.", "Copy what this command printed.")
+    with connect() as warehouse:
+        broken = verify_chain(warehouse, (int(number), kept) if expected else None)
+        last = head(warehouse)
+    show_one(
+        {
+            "holds": broken is None,
+            "entries": last[0] if last else 0,
+            "head": f"{last[0]}:{last[1]}" if last else "",
+            **({"broken_at": broken.number, "why": broken.reason} if broken else {}),
+        },
+        form,
+    )
+    raise typer.Exit(1 if broken else 0)
+
+
+@issuer.command("documents")
+def issuer_documents(
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Write them below this directory, as a static website has them."),
+    ] = None,
+) -> None:
+    """Print the OpenID documents that you host at the issuer's address, by their addresses.
+
+    Azure, and customers' token endpoints, read Suture's public keys there. Nothing in them is
+    secret.
+    """
+    from tasks import settings
+    from tasks.clouds.issuer import documents
+    from tasks.errors import BadInput
+    from tasks.inventory import load_inventory
+
+    found = load_inventory(settings.inventory_path()).issuer
+    if found is None:
+        raise BadInput("issuer", "is not in the inventory.", "Add its url, key_file and key_id.")
+    names = (".well-known/openid-configuration", "jwks.json")
+    pages = dict(zip(names, documents(found), strict=True))
+    if to is None:
+        typer.echo(
+            json.dumps({f"{found.url}/{name}": page for name, page in pages.items()}, indent=2)
+        )
+        return
+    for name, page in pages.items():
+        file = to / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(page, indent=2) + "\n", encoding="utf-8")
+        typer.echo(str(file))
 
 
 def _values(pairs: Sequence[str]) -> dict[str, str]:

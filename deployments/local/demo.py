@@ -295,10 +295,11 @@ class Demo:
     def _show_findings(self) -> None:
         with self.warehouse() as warehouse:
             by_cloud = posture(warehouse, latest_scan(warehouse)).findings
-        table = Table(title="\nOpen findings", box=None, title_justify="left", title_style="bold")
+        table = Table(title="Open findings", box=None, title_justify="left", title_style="bold")
         severities = list(self.summary.posture["findings"]["by_severity"])
         for column in ("", *severities):
             table.add_column(column, justify="left" if not column else "right")
+        self.console.print()
         for cloud, counts in by_cloud.items():
             table.add_row(cloud, *(str(counts.get(severity, 0)) for severity in severities))
         self.console.print(table)
