@@ -29,6 +29,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser]
 SSH = "aws_ec2_security_group_ssh_not_open"
 TLS = "aws_s3_bucket_tls_only"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+NO_BROWSER = f"no browser: none of {', '.join(NAMES)} is installed"
+if CHROMIUM is None and os.environ.get("SUTURE_NO_SKIPS") != "1":
+    pytest.skip(NO_BROWSER, allow_module_level=True)
+
 SWITCHES = (
     "--no-sandbox",
     "--disable-gpu",
@@ -125,15 +130,11 @@ class Form:
 @pytest.fixture(scope="module")
 def chromium(scanned: str) -> Iterator[Browser]:
     """Headless Chromium, started once the fleet is scanned and ended with this file's tests."""
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        why = f"no browser: none of {', '.join(NAMES)} is installed"
-        if os.environ.get("SUTURE_NO_SKIPS") == "1":
-            pytest.fail(why)
-        pytest.skip(why)
+    if CHROMIUM is None:
+        pytest.fail(NO_BROWSER)
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(SWITCHES))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(SWITCHES))
         yield browser
         browser.close()
 
