@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -56,6 +57,10 @@ for part, its_name in (
     (issuer, "issuer"),
 ):
     app.add_typer(part, name=its_name, no_args_is_help=True)
+
+
+WIDE = 400  # columns of a table that nobody looks at
+SHORT_ID = 12
 
 
 class Format(StrEnum):
@@ -107,17 +112,25 @@ def _in_words(error: Exception) -> str:
     return f"{kind}: {lines[0]}" if lines else kind
 
 
-def show(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], form: Format) -> None:
-    """Print rows as a table of some columns, or whole as JSON."""
+def show(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Iterable[str],
+    form: Format,
+    *,
+    whole: str = "",
+) -> None:
+    """Print rows as a table of some columns, ``whole`` never broken, or all of them as JSON."""
     if form is Format.JSON:
         typer.echo(json.dumps([dict(row) for row in rows], indent=2, default=str))
         return
+    columns = list(columns)
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column == whole)
     for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    Console().print(table)
+        table.add_row(*(escape(_cell(row.get(column))) for column in columns))
+    # Into a pipe each row is a line; a terminal has its own width.
+    Console(width=None if sys.stdout.isatty() else WIDE, highlight=False).print(table)
 
 
 def show_one(values: Mapping[str, Any], form: Format) -> None:
@@ -130,10 +143,14 @@ def show_one(values: Mapping[str, Any], form: Format) -> None:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value == "":
+    if value is None or value == "" or value == []:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_cell(one)}" for name, one in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(str(item) for item in value)
+        return ", ".join(_cell(item) for item in value)
     return str(value)
 
 
@@ -237,7 +254,7 @@ def rules(
         and service in ("", rule.service)
         and severity in (None, rule.severity.value)
     ]
-    show(rows, ("id", "severity", "title", "fix", "inputs"), form)
+    show(rows, ("id", "severity", "title", "inputs"), form, whole="id")
 
 
 @app.command()
@@ -261,7 +278,10 @@ def findings(
     parquet: Annotated[Path | None, typer.Option(help="Write them to this Parquet file.")] = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """List findings from the warehouse, or export them."""
+    """List findings from the warehouse, or export them.
+
+    The table shows the beginning of each id, which is enough to name a finding.
+    """
     from tasks.warehouse import accessor
 
     filters = {
@@ -275,7 +295,10 @@ def findings(
         typer.echo(f"{len(found)} findings written to {parquet}")
         return
     rows = json.loads(found.to_json(orient="records", date_format="iso"))
-    show(rows, ("id", "severity", "cloud", "account", "rule", "resource", "status"), form)
+    if form is Format.TABLE:
+        for row in rows:
+            row["id"] = row["id"][:SHORT_ID]
+    show(rows, ("id", "severity", "account", "rule", "resource", "status"), form, whole="id")
 
 
 @app.command()

@@ -31,7 +31,8 @@ class Policy:
     ``accounts`` and the values of ``tags`` may use ``*`` and ``?``. ``tags`` look at the resource's
     tags and then at its account's. ``values`` are preset inputs, as an approver would type them.
     ``expires`` is how long an approval waits. ``most_changes`` caps the findings that one run may
-    change, ``most_runs`` the approvals that wait at the same time under this policy.
+    change, ``most_runs`` the approvals that wait at the same time under this policy, or when it is
+    automatic, the runs that one triage starts: the next triage takes the next accounts.
     """
 
     name: str
@@ -165,11 +166,10 @@ def assign(
     capped: list[Finding] = []
     for (name, cloud, account), members in gathered.items():
         policy = by_name[name]
-        if policy.mode is Mode.ASSISTED:
-            if waiting.get(name, 0) >= policy.most_runs:
-                capped += members
-                continue
-            waiting[name] = waiting.get(name, 0) + 1
+        if waiting.get(name, 0) >= policy.most_runs:
+            capped += members
+            continue
+        waiting[name] = waiting.get(name, 0) + 1
         groups.append(Group(policy, cloud, account, tuple(members[: policy.most_changes])))
         capped += members[policy.most_changes :]
     return Assignment(tuple(groups), tuple(guided), tuple(capped))
