@@ -41,6 +41,8 @@ def places(content: bytes, code: bytes) -> Iterator[int]:
 
 def _by_chance(content: bytes, start: int, end: int) -> bool:
     before, after = content[start - 1 : start], content[end : end + 1]
+    if before == bytes([2 * (end - start) + 3]):
+        return False  # how PostgreSQL writes the length of a text of just this size before it
     if (before and before[0] in _DIGITS) or (after and after[0] in _DIGITS):
         return True  # a part of a longer number
     if before == b"." and content[start - 2 : start - 1].isdigit():
