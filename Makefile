@@ -40,8 +40,8 @@ $(READY): requirements.txt pyproject.toml
 	fi; \
 	echo "Setting up $(VENV) with $$($$python --version) (once; a minute or two) ..." >&2; \
 	$$python -m venv --clear $(VENV); \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt >&2; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . >&2; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.txt >&2; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e . >&2; \
 	touch $(READY)
 
 # uv resolves for every platform and Python at once; pip installs what it wrote.
