@@ -8,10 +8,12 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import wait
 from prefect.runtime import flow_run
+from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.names import dated
 from flows.triage import triage
+from tasks.errors import BadInput
 from tasks.scanning import (
     begin_scan,
     merge_findings,
@@ -41,7 +43,10 @@ def scan_fleet(
         hand_to_triage: Start remediation for the open findings that a policy covers.
         request_seconds: How long one answer of a cloud may take.
     """
-    scan = begin_scan(accounts or [], flow_run.id)
+    try:
+        scan = begin_scan(accounts or [], flow_run.id)
+    except BadInput as problem:
+        return Failed(name="Cannot start", message=str(problem))
     batches = [
         scan_batch.submit(scan.id, number, batch, request_seconds)
         for number, batch in enumerate(scan.batches(batch_size), start=1)

@@ -154,7 +154,8 @@ def what_was_lost(scan: Scan, crashed: int) -> str:
     """
     lost = []
     if crashed:
-        lost.append(f"{crashed} batches crashed; their accounts count as failed.")
+        what = "1 batch" if crashed == 1 else f"{crashed} batches"
+        lost.append(f"{what} crashed: the accounts in it count as failed.")
     if scan.failed_sources:
         lost.append(f"The accounts of {', '.join(scan.failed_sources)} could not be discovered.")
     return " ".join(lost)

@@ -1,0 +1,59 @@
+"""How a scan ends: what it did not reach is said, and never taken for clean."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tasks.model import Account, Cloud
+from tasks.scanning import Scan, scan_state, what_was_lost
+from tasks.warehouse.scans import MergeCounts, Posture
+
+ACCOUNTS = tuple(Account(Cloud.AWS, f"{number:012d}") for number in range(7))
+COUNTS = MergeCounts(opened=3, seen_again=4, resolved=2, reopened=1, unknown=0, gone=0)
+
+
+def seen(**statuses: int) -> Posture:
+    return Posture(
+        scan_id="s",
+        state="finished",
+        started_at=datetime.now(UTC),
+        finished_at=None,
+        resources=9,
+        counts=COUNTS,
+        accounts={"aws": statuses, "azure": {"covered": 1}} if statuses else {},
+    )
+
+
+def test_accounts_are_batched_and_none_is_lost() -> None:
+    batches = Scan("s", ACCOUNTS).batches(3)
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    assert tuple(account for batch in batches for account in batch) == ACCOUNTS
+
+
+def test_a_scan_that_reached_all_is_completed_even_if_some_refused() -> None:
+    state = scan_state(COUNTS, seen(covered=5, failed=2, skipped=1), "")
+    assert (state.is_completed(), state.name) == (True, "Completed")
+    assert state.message == (
+        "6 accounts and subscriptions scanned, 2 failed, 1 skipped. "
+        "Findings: 3 opened, 1 reopened, 2 resolved."
+    )
+
+
+@pytest.mark.parametrize(
+    ("sources", "crashed", "words"),
+    [((), 1, "1 batch crashed"), ((), 2, "2 batches crashed"), (("acme",), 0, "acme could not")],
+)
+def test_what_was_not_reached_makes_a_scan_incomplete(
+    sources: tuple[str, ...], crashed: int, words: str
+) -> None:
+    lost = what_was_lost(Scan("s", ACCOUNTS, sources), crashed)
+    state = scan_state(COUNTS, seen(covered=5), lost)
+    assert (state.is_failed(), state.name) == (True, "Incomplete")
+    assert words in str(state.message)
+
+
+def test_a_scan_that_read_nothing_is_no_success() -> None:
+    assert scan_state(COUNTS, seen(), "").name == "Nothing scanned"
+    assert what_was_lost(Scan("s", ACCOUNTS), 0) == ""
