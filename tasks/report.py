@@ -12,7 +12,7 @@ from tasks.rules import rule
 
 
 class NotScanned(Protocol):
-    """An account that a scan did not read, and why."""
+    """An account that a scan did not read, or in part only, and why."""
 
     @property
     def cloud(self) -> str: ...
@@ -35,6 +35,8 @@ class Posture(Protocol):
     def accounts(self) -> Mapping[str, Mapping[str, int]]: ...
     @property
     def not_scanned(self) -> Sequence[NotScanned]: ...
+    @property
+    def read_in_part(self) -> Sequence[NotScanned]: ...
     @property
     def failed_sources(self) -> Sequence[tuple[str, str]]: ...
     @property
@@ -66,6 +68,7 @@ def posture_summary(posture: Posture) -> dict[str, Any]:
             "by_cloud": by_cloud,
         },
         "unknown": sum(posture.unknown.values()),
+        "read_in_part": len(posture.read_in_part),
     }
 
 
@@ -124,14 +127,12 @@ def _severity_table(posture: Posture) -> str:
 
 
 def _not_scanned(posture: Posture) -> str:
-    if not posture.not_scanned and not posture.failed_sources:
+    unread = [*posture.not_scanned, *posture.read_in_part]
+    if not unread and not posture.failed_sources:
         return ""
-    rows = ["## Not scanned", "Their earlier findings stay as they were.", ""]
+    rows = ["## Not scanned", "What was not read keeps its earlier findings as they were.", ""]
     rows += ["| account | | reason |", "|---|---|---|"]
-    rows += [
-        f"| {as_code(one.account)} | {one.status} | {as_code(one.reason)} |"
-        for one in posture.not_scanned
-    ]
+    rows += [f"| {as_code(one.account)} | {one.status} | {as_code(one.reason)} |" for one in unread]
     rows += [
         f"| {as_code(name)} | not discovered | {as_code(reason)} |"
         for name, reason in posture.failed_sources

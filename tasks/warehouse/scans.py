@@ -36,7 +36,11 @@ class MergeCounts:
 
 @dataclass(frozen=True, slots=True)
 class NotScanned:
-    """An account that a scan did not read. ``status`` is failed, skipped or pending."""
+    """An account that a scan did not read to the end.
+
+    ``status`` is failed, skipped or pending; "in part" for one that was read but for some kinds of
+    resource in some regions.
+    """
 
     cloud: str
     account: str
@@ -52,6 +56,7 @@ class Posture:
     ``accounts`` is {cloud: {covered|failed|skipped|pending: count}}; ``findings`` is {cloud:
     {severity: open now}}; ``unknown`` is {cloud: verdicts that could not be given}.
     ``failed_sources`` are inventory entries whose accounts could not be listed, with the reason.
+    Accounts of ``read_in_part`` count as covered: what was not read there left its findings alone.
     """
 
     scan_id: str
@@ -62,6 +67,7 @@ class Posture:
     counts: MergeCounts
     accounts: dict[str, dict[str, int]] = field(default_factory=dict)
     not_scanned: tuple[NotScanned, ...] = ()
+    read_in_part: tuple[NotScanned, ...] = ()
     failed_sources: tuple[tuple[str, str], ...] = ()
     findings: dict[str, dict[str, int]] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
@@ -298,9 +304,35 @@ def posture(conn: psycopg.Connection, scan_id: str) -> Posture:
         counts=_counts(scan),
         accounts=accounts,
         not_scanned=tuple(NotScanned(*row) for row in not_scanned),
+        read_in_part=_read_in_part(conn, scan_id),
         failed_sources=tuple((name, reason) for name, reason in scan["failed_sources"]),
         findings=open_by_cloud(conn),
         unknown=unknown,
+    )
+
+
+def _read_in_part(conn: psycopg.Connection, scan_id: str) -> tuple[NotScanned, ...]:
+    """The covered accounts in which some kind of resource, somewhere, could not be read."""
+    rows = conn.execute(
+        """
+        SELECT sc.cloud, sc.account, coalesce(a.name, ''), count(*),
+               count(*) FILTER (WHERE NOT sc.ok),
+               min(sc.kind || ' in ' || sc.region || ': ' || sc.reason) FILTER (WHERE NOT sc.ok)
+        FROM scan_coverage sc
+        JOIN scan_accounts sa USING (scan_id, cloud, account)
+        LEFT JOIN accounts a ON a.cloud = sc.cloud AND a.id = sc.account
+        WHERE sc.scan_id = %s AND sa.status = 'covered'
+        GROUP BY sc.cloud, sc.account, a.name
+        HAVING NOT bool_and(sc.ok)
+        ORDER BY sc.cloud, sc.account
+        """,
+        (scan_id,),
+    )
+    return tuple(
+        NotScanned(
+            cloud, account, name, "in part", f"{bad} of {all_} readings failed, such as {one}"
+        )
+        for cloud, account, name, all_, bad, one in rows
     )
 
 

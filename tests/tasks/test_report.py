@@ -27,6 +27,9 @@ class Seen:
         }
     )
     not_scanned: tuple[Unscanned, ...] = (Unscanned(),)
+    read_in_part: tuple[Unscanned, ...] = (
+        Unscanned(account="444455556666", status="in part", reason="1 of 6 readings failed"),
+    )
     failed_sources: tuple[tuple[str, str], ...] = (("acme", "refused"),)
     findings: dict[str, dict[str, int]] = field(
         default_factory=lambda: {"aws": {"high": 2, "low": 1}, "azure": {"high": 1}}
@@ -66,6 +69,7 @@ def test_the_page_has_what_a_person_needs_to_start_a_fix() -> None:
     assert "`'name'¦x` `eu-central-1`" in page
     assert "throttled ¦ 'RequestLimitExceeded'" in page
     assert "not discovered" in page
+    assert "| `444455556666` | in part | `1 of 6 readings failed` |" in page
     assert "| *verdict unknown* | 4 | 0 |" in page
 
 
@@ -74,7 +78,7 @@ def test_without_a_deployment_ids_lead_nowhere() -> None:
 
 
 def test_an_empty_fleet_says_so() -> None:
-    empty = Seen(not_scanned=(), failed_sources=(), findings={}, unknown={})
+    empty = Seen(not_scanned=(), read_in_part=(), failed_sources=(), findings={}, unknown={})
     page = posture_page(empty, [])
     assert "Not scanned" not in page
     assert page.endswith("None.")

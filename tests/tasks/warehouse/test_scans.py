@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -213,6 +214,22 @@ def test_posture_names_who_was_not_scanned(conn: psycopg.Connection) -> None:
     assert posture.failed_sources == (("beta", "AccessDenied"),)
     assert posture.resources == 2
     assert findings.account_of(conn, "aws", ACME.id) == ACME
+
+
+def test_posture_names_who_was_read_in_part(conn: psycopg.Connection) -> None:
+    scan_id = scans.begin_scan(conn, "schedule", at=T0)
+    scans.record_accounts(conn, scan_id, [ACME], [], [])
+    seen = account_scan((bucket("a"), Verdict.PASS))
+    blind = Covered("us-east-1", "aws.ec2.security_group", ok=False, reason="timed out")
+    scans.load_batch(conn, scan_id, [replace(seen, coverage=[*seen.coverage, blind])])
+    scans.merge_scan(conn, scan_id)
+    posture = scans.posture(conn, scan_id)
+    assert posture.accounts == {"aws": {"covered": 1}}
+    assert posture.not_scanned == ()
+    (one,) = posture.read_in_part
+    assert (one.account, one.status) == (ACME.id, "in part")
+    assert one.reason.startswith("1 of ")
+    assert one.reason.endswith("such as aws.ec2.security_group in us-east-1: timed out")
 
 
 def test_odd_characters_do_not_stop_a_load(conn: psycopg.Connection) -> None:
