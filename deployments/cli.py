@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from tasks.errors import SutureError
+from tasks.errors import BadInput, SutureError
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -275,7 +275,9 @@ def findings(
     cloud: CloudOption = None,
     account: Annotated[str, typer.Option(help="Only this account or subscription.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
-    parquet: Annotated[Path | None, typer.Option(help="Write them to this Parquet file.")] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(help="Write all of them to this Parquet file instead.")
+    ] = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """List findings from the warehouse, or export them.
@@ -284,16 +286,17 @@ def findings(
     """
     from tasks.warehouse import accessor
 
-    filters = {
-        "severity": severity and severity.value,
-        "cloud": cloud and cloud.value,
-        "account": account or None,
-    }
-    found = accessor.findings(open=None if everything else True, **filters)
     if parquet is not None:
-        found.to_parquet(parquet, index=False)
-        typer.echo(f"{len(found)} findings written to {parquet}")
+        if severity or cloud or account:
+            raise BadInput("--parquet", "exports all findings.", "Filter where you read the file.")
+        typer.echo(f"{accessor.export_parquet(parquet)} findings written to {parquet}")
         return
+    found = accessor.findings(
+        open=None if everything else True,
+        severity=severity and severity.value,
+        cloud=cloud and cloud.value,
+        account=account or None,
+    )
     rows = json.loads(found.to_json(orient="records", date_format="iso"))
     if form is Format.TABLE:
         for row in rows:
@@ -566,7 +569,6 @@ def verify(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Check the audit log's hash chain from its first entry to its head. Exit code 1: broken."""
-    from tasks.errors import BadInput
     from tasks.warehouse.audit import head, verify_chain
     from tasks.warehouse.database import connect
 
@@ -602,7 +604,6 @@ def issuer_documents(
     """
     from tasks import settings
     from tasks.clouds.issuer import documents
-    from tasks.errors import BadInput
     from tasks.inventory import load_inventory
 
     found = load_inventory(settings.inventory_path()).issuer
@@ -623,8 +624,6 @@ def issuer_documents(
 
 
 def _values(pairs: Sequence[str]) -> dict[str, str]:
-    from tasks.errors import BadInput
-
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

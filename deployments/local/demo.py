@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from deployments.local.at_rest import bytes_in_files, bytes_in_rows
 from deployments.local.children import Child
 from deployments.local.prefect_api import TERMINAL, PrefectApi
 from deployments.local.stack import Stack
+from tasks import settings
 from tasks.errors import SutureError
 from tasks.report import posture_summary
 from tasks.warehouse import remediations
@@ -125,6 +127,7 @@ class Demo:
         self.api = PrefectApi(stack.api_url)
         self.codes: set[str] = set()
         stack.closing(self.api.close)
+        os.environ["SUTURE_UI_URL"] = stack.env["SUTURE_UI_URL"]  # for the addresses shown here
 
     # --- the steps -----------------------------------------------------------------------------
 
@@ -320,7 +323,7 @@ class Demo:
         for approval in approvals:
             what = "change" if approval.findings == 1 else "changes"
             self._line(f"  {approval.cloud} {approval.account}, {approval.findings} {what}:")
-            self._whole(f"    {self.stack.env['SUTURE_UI_URL']}/runs/flow-run/{approval.run_id}")
+            self._whole(f"    {settings.run_address(approval.run_id)}")
         if approvals:
             self.console.print("The code comes from the customer, in another terminal:")
             command = f"{self.stack.customer_script()} gate open {approvals[0].account}"
