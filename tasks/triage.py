@@ -24,8 +24,10 @@ from tasks.rules import RULES
 from tasks.warehouse import audit, remediations
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import open_findings
+from tasks.warehouse.remediations import RemediationRecord
 
 DEPLOYMENT = "remediate/remediate"
+WRITING = timedelta(hours=1)  # a session lasts a quarter of one
 QUIET = timedelta(days=1)  # from the end of a finding's remediation until triage takes it up again
 
 
@@ -66,30 +68,37 @@ def _flow_run(prefect: SyncPrefectClient, run_id: str) -> FlowRun | None:
 
 
 def _free_what_was_left(warehouse: Connection, prefect: SyncPrefectClient) -> int:
-    """Free the findings of runs that were cancelled, or crashed before they could say so.
-
-    Killed in the middle of a change, a run cannot have undone it: that finding is said to have
-    failed, and its snapshot shows what was there before.
-    """
+    """Free the findings of runs that were cancelled, or crashed before they could say so."""
     freed = 0
-    for run_id, active in groupby(remediations.active(warehouse), key=lambda one: one.run_id):
+    for run_id, carried in groupby(remediations.active(warehouse), key=lambda one: one.run_id):
         run = _flow_run(prefect, run_id)
-        if run is not None and (run.state is None or not run.state.is_final()):
-            continue
-        how = run.state.name if run is not None and run.state is not None else "deleted"
-        for record in active:
-            writing = record.state == "applying"
-            state = "failed" if writing else "expired"
-            words = (
-                f"Its run ended ({how}) while it was being changed: compare the resource with its "
-                "snapshot from before."
-                if writing
-                else f"Its run ended ({how}) before anyone approved it; nothing was changed."
-            )
-            remediations.set_state(warehouse, record.id, state, words)
-            audit.append(warehouse, "triage", state, record.id, {"run": run_id, "message": words})
-            freed += 1
+        state = run.state if run is not None else None
+        how = state.name if state is not None else "deleted"
+        over = run is None or (state is not None and state.is_final())
+        for record in carried:
+            if over or _takes_too_long(record):
+                _free(warehouse, record, str(how) if over else "without a word")
+                freed += 1
     return freed
+
+
+def _takes_too_long(record: RemediationRecord) -> bool:
+    """Whether it has been written to for longer than any session lasts: its process is gone."""
+    begun = record.decided_at
+    return record.state == "applying" and begun is not None and datetime.now(UTC) - begun > WRITING
+
+
+def _free(warehouse: Connection, record: RemediationRecord, how: str) -> None:
+    """End a remediation whose run is over. Killed in the middle of a change, a run cannot have
+    undone it: that finding is said to have failed, and its snapshot shows what was there.
+    """
+    if record.state == "applying":
+        state, words = "failed", "while it was changed: compare the resource with its snapshots."
+    else:
+        state, words = "expired", "before anyone approved this; nothing was changed."
+    message = f"Its run ended ({how}) {words}"
+    remediations.set_state(warehouse, record.id, state, message)
+    audit.append(warehouse, "triage", state, record.id, {"run": record.run_id, "message": message})
 
 
 @task(cache_policy=NO_CACHE)

@@ -18,7 +18,6 @@ AWS_SSH = "aws_ec2_security_group_ssh_not_open"
 AZURE_SSH = "azure_network_security_group_ssh_not_open"
 TLS_ONLY = "aws_s3_bucket_tls_only"
 VERSIONING = "aws_s3_bucket_versioning_enabled"
-MINIMUM_TLS = "azure_storage_account_minimum_tls"
 WRONG = "604182"  # a well-formed code that no gate was opened with
 
 
@@ -56,21 +55,15 @@ def test_an_approval_closes_what_it_does_not_leave_out(fleet: Any) -> None:
         "remediated",
     ]
     assert ("approved", "Ada Lovelace") in fleet.audit(first.id)
+    run = httpx.get(f"{fleet.stack.api_url}/flow_runs/{run_id}", trust_env=False).json()
+    assert run["name"] == f"Fix 2 findings in {closed.account}"
+    names = task_names(fleet, run_id)
+    for step in ("begin_remediation", "take_answer", "close-1", "conclude_round"):
+        assert any(name.startswith(step) for name in names), names
 
 
 def number(row: Any) -> int:
     return int(row.number)
-
-
-def test_a_run_is_named_and_shows_each_step(fleet: Any) -> None:
-    (finding,) = fleet.take(MINIMUM_TLS)
-    run_id = fleet.start_and_wait([finding])
-    fleet.approve(run_id)
-    run = httpx.get(f"{fleet.stack.api_url}/flow_runs/{run_id}", trust_env=False).json()
-    assert run["name"] == f"Fix 1 finding in {finding.account}"
-    names = task_names(fleet, run_id)
-    for step in ("begin_remediation", "take_answer", "close-1", "conclude_round"):
-        assert any(name.startswith(step) for name in names), names
 
 
 def task_names(fleet: Any, run_id: str) -> list[str]:
@@ -184,7 +177,7 @@ def wait_for_rows(fleet: Any, finding_id: str) -> Any:
 
 @pytest.mark.parametrize(
     ("ids", "words"),
-    [(["f" * 64], "not known"), ([], "is empty"), (["hello world"], "not known")],
+    [(["f" * 64], "not known"), ([], "is empty")],
 )
 def test_ids_that_cannot_be_used_end_the_run_in_words(
     fleet: Any, ids: list[str], words: str
@@ -196,7 +189,7 @@ def test_ids_that_cannot_be_used_end_the_run_in_words(
 
 
 def test_a_policy_that_is_not_there_is_said(fleet: Any) -> None:
-    (finding,) = fleet.take(VERSIONING)
+    finding = fleet.open_findings()[0]
     state = fleet.end(fleet.start([finding], policy="nobody-wrote-this"))
     assert state["name"] == "Cannot start"
     assert "nobody-wrote-this does not exist" in state["message"]

@@ -1,0 +1,115 @@
+"""What runs leave behind is freed, and says truly whether something was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Completed, Crashed, Running
+
+from tasks.model import Account, AccountScan, Cloud, Config, Covered, Resource, observe
+from tasks.rules import RULES
+from tasks.triage import _free_what_was_left
+from tasks.warehouse import remediations, scans
+from tasks.warehouse.audit import verify_chain
+from tasks.warehouse.findings import open_findings
+from tasks.warehouse.remediations import NewRemediation, RemediationRecord
+
+ACCOUNT = Account(Cloud.AWS, "111122223333", source="acme")
+
+
+@dataclass
+class Prefect:
+    """A Prefect that knows one state for every run, or has forgotten them all (None)."""
+
+    state: Any
+
+    def read_flow_run(self, run_id: UUID) -> Any:
+        if self.state is None:
+            raise ObjectNotFound(http_exc=Exception("gone"))
+        return SimpleNamespace(id=run_id, state=self.state)
+
+
+@pytest.fixture
+def carried(conn: psycopg.Connection) -> Sequence[RemediationRecord]:
+    """A run with two findings: one waits, one is being written to."""
+    seen = [
+        Resource(
+            cloud=Cloud.AWS,
+            account=ACCOUNT.id,
+            region=region,
+            kind="aws.ec2.ebs_defaults",
+            id=f"arn:aws:ec2:{region}:{ACCOUNT.id}:ebs-encryption-by-default",
+            name="EBS",
+            config=Config({"EbsEncryptionByDefault": False}),
+        )
+        for region in ("eu-central-1", "us-east-1")
+    ]
+    said = [observe(rule, one) for one in seen for rule in RULES if rule.kind == one.kind]
+    covered = [Covered(one.region, one.kind, ok=True) for one in seen]
+    scan = scans.begin_scan(conn, "fleet")
+    scans.record_accounts(conn, scan, [ACCOUNT])
+    scans.load_batch(conn, scan, [AccountScan(ACCOUNT, seen, said, covered)])
+    scans.merge_scan(conn, scan)
+    rows = [
+        NewRemediation(finding_id=one.id, number=number, mode="assisted", state="waiting")
+        for number, one in enumerate(open_findings(conn), start=1)
+    ]
+    _, second = remediations.save_plan(conn, str(uuid4()), rows)
+    remediations.set_state(conn, second.id, "applying")
+    return remediations.load_run(conn, second.run_id)
+
+
+def free(conn: psycopg.Connection, state: Any) -> int:
+    freed = _free_what_was_left(conn, cast(Any, Prefect(state)))
+    assert verify_chain(conn) is None
+    return freed
+
+
+@pytest.mark.parametrize("state", [Cancelled(), Crashed(), Completed(), None])
+def test_what_a_run_that_is_over_has_left_is_freed(
+    conn: psycopg.Connection, carried: Sequence[RemediationRecord], state: Any
+) -> None:
+    assert free(conn, state) == 2
+    waited, written = remediations.load_run(conn, carried[0].run_id)
+    assert (waited.state, written.state) == ("expired", "failed")
+    assert "nothing was changed" in waited.message
+    assert "compare the resource with its snapshots" in written.message
+    assert free(conn, state) == 0
+    assert remediations.active(conn) == []
+
+
+def test_what_a_living_run_carries_is_left_alone(
+    conn: psycopg.Connection, carried: Sequence[RemediationRecord]
+) -> None:
+    assert free(conn, Running()) == 0
+    assert [one.state for one in remediations.active(conn)] == ["waiting", "applying"]
+
+
+def test_no_process_writes_for_an_hour(
+    conn: psycopg.Connection, carried: Sequence[RemediationRecord]
+) -> None:
+    earlier = datetime.now(UTC) - timedelta(hours=2)
+    conn.execute("UPDATE remediations SET decided_at = %s WHERE state = 'applying'", (earlier,))
+    assert free(conn, Running()) == 1
+    assert [one.state for one in remediations.active(conn)] == ["waiting"]
+
+
+def test_a_finding_that_was_denied_is_not_taken_up_again_at_once(
+    conn: psycopg.Connection, carried: Sequence[RemediationRecord]
+) -> None:
+    waited, written = carried
+    remediations.set_state(conn, waited.id, "denied")
+    remediations.set_state(conn, written.id, "remediated")
+    ids = [waited.finding_id, written.finding_id]
+    just_now = datetime.now(UTC) - timedelta(minutes=1)
+    assert remediations.recently_ended(conn, ids, just_now) == {waited.finding_id}
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    assert remediations.recently_ended(conn, ids, later) == set()
