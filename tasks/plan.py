@@ -141,18 +141,20 @@ def approval_page(
     heading: str,
     notes: Iterable[str] = (),
     reasons: Mapping[str, str] | None = None,
+    needs: Callable[[Plan], Iterable[str]] | None = None,
 ) -> str:
     """The markdown an approver reads: what, where, why, the diff, and what it needs.
 
-    ``reasons`` says of each title in the table why it matters. Everything that comes from a cloud
-    is shown as inert code: a bucket's name cannot become a link.
+    ``reasons`` says of each title in the table why it matters, ``needs`` which permissions a change
+    and its undo take. Everything that comes from a cloud is shown as inert code: a bucket's name
+    cannot become a link.
     """
     parts = [f"## {heading}", *notes, _table(plans)]
     why = [f"- *{title}:* {reason}" for title, reason in (reasons or {}).items() if reason]
     if why:
         parts += ["### Why", "\n".join(why)]
     for plan in plans:
-        parts.append(_details(plan))
+        parts.append(_details(plan, needs(plan) if needs else plan.permissions))
     return "\n\n".join(parts)
 
 
@@ -166,7 +168,7 @@ def _table(plans: Sequence[Plan]) -> str:
     return "\n".join(rows)
 
 
-def _details(plan: Plan) -> str:
+def _details(plan: Plan, needs: Iterable[str]) -> str:
     lines = [
         f"### {plan.number}. {plan.title}",
         f"Where: {as_code(plan.resource.id)}",
@@ -181,8 +183,8 @@ def _details(plan: Plan) -> str:
     ]
     if not plan.changes:
         lines.append("| – | already as it should be | nothing to change |")
-    needs = ", ".join(as_code(permission) for permission in plan.permissions) or "nothing"
-    lines += ["", f"Needs, on this resource only: {needs}"]
+    listed = ", ".join(as_code(permission) for permission in needs) or "nothing"
+    lines += ["", f"Needs, on this resource only, its undo included: {listed}"]
     lines += ["", f"Finding {as_code(short_id(plan.finding_id))}, rule {as_code(plan.rule)}"]
     return "\n".join(lines)
 

@@ -25,6 +25,7 @@ from tasks import approval, codes, settings
 from tasks import remediation_records as records
 from tasks.closing import Closed, close_finding
 from tasks.clouds.remediator import Session, open_session
+from tasks.clouds.session_policy import permissions
 from tasks.clouds.token_request import release, request_code
 from tasks.errors import (
     ApplyFailed,
@@ -223,7 +224,7 @@ def ask_customer(run: Run) -> Answered:
             remediation=run.id,
             plan=plan_digest(plans),
             resources=sorted({plan.resource.id for plan in plans}),
-            actions=sorted({action for plan in plans for action in plan.permissions}),
+            actions=sorted({one for plan in plans for one in permissions(plan.steps, undo=True)}),
         )
     except (GateRefused, CloudError, BadInput) as refusal:
         get_run_logger().warning("The customer's token endpoint did not open: %s", refusal)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from tasks import settings
+from tasks.clouds.session_policy import permissions
 from tasks.errors import SutureError
 from tasks.inventory import Inventory, load_inventory
 from tasks.model import Account, Cloud, Input
@@ -151,6 +152,7 @@ class Run:
             heading=f"{len(plans)} {what} in {place} {self.account.id}",
             notes=[*(f"**Asked again:** {as_code(note)}" for note in self.notes), *self._notes()],
             reasons={plan.title: _why(plan) for plan in plans},
+            needs=lambda plan: permissions(plan.steps, undo=True),
         )
 
     def _notes(self) -> list[str]:
