@@ -154,6 +154,8 @@ class Stack:
         served.wait_until(self._served, seconds=60)
 
     def _configure(self) -> None:
+        temporary = self.dir / "tmp"
+        temporary.mkdir()
         self.port = free_port()
         self.api_url = f"http://127.0.0.1:{self.port}/api"
         self.env |= {
@@ -168,6 +170,7 @@ class Stack:
             "SUTURE_WAREHOUSE_URL": self.postgres.url("warehouse"),
             "SUTURE_UI_URL": f"http://127.0.0.1:{self.port}",
             "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(temporary),  # Prefect's runner leaves an empty folder in it
         }
         self.env.pop("PREFECT_API_KEY", None)
 
