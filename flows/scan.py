@@ -16,6 +16,7 @@ from flows.triage import triage
 from tasks.errors import BadInput
 from tasks.scanning import (
     begin_scan,
+    ended_if_broken,
     merge_findings,
     publish_posture,
     scan_batch,
@@ -47,13 +48,14 @@ def scan_fleet(
         scan = begin_scan(accounts or [], flow_run.id)
     except BadInput as problem:
         return Failed(name="Cannot start", message=str(problem))
-    batches = [
-        scan_batch.submit(scan.id, number, batch, request_seconds)
-        for number, batch in enumerate(scan.batches(batch_size), start=1)
-    ]
-    wait(batches)  # one that crashes leaves its accounts uncovered, and the scan goes on
-    lost = what_was_lost(scan, sum(not batch.state.is_completed() for batch in batches))
-    counts = merge_findings(scan.id, lost)
+    with ended_if_broken(scan):
+        batches = [
+            scan_batch.submit(scan.id, number, batch, request_seconds)
+            for number, batch in enumerate(scan.batches(batch_size), start=1)
+        ]
+        wait(batches)  # one that crashes leaves its accounts uncovered, and the scan goes on
+        lost = what_was_lost(scan, sum(not batch.state.is_completed() for batch in batches))
+        counts = merge_findings(scan.id, lost)
     posture = publish_posture(scan.id)
     if hand_to_triage:
         triage(return_state=True)  # its own state says how it went; the scan is what it is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
@@ -78,10 +78,13 @@ def close_finding(
             )
         except ResourceGone:
             return Closed("already_resolved", "The resource was deleted while it was fixed.")
-        except CloudError as error:
-            _put_back(plan, place, now, session, verify_seconds, str(error))
+        except BaseException as error:  # whatever it is, nothing unproved stays
+            failure = _put_back(plan, place, now, session, verify_seconds, error)
+            if not isinstance(error, Exception):
+                raise
+            raise failure from error
         if not achieved:
-            _put_back(plan, place, now, session, verify_seconds)
+            raise _put_back(plan, place, now, session, verify_seconds)
     done = "restored" if plan.restores else "remediated"
     return Closed(done, "Applied, and verified by a scan of the resource.", after, "after")
 
@@ -113,10 +116,17 @@ def _apply(plan: Plan, place: Place, before: Resource, session: Session, seconds
 
 
 def _put_back(
-    plan: Plan, place: Place, before: Resource, session: Session, seconds: float, why: str = ""
-) -> NoReturn:
-    """Undo every step, the last first, and say that the fix did not do what it should."""
-    what = " ".join(part for part in (_NOT_PROVED, why) if part)
+    plan: Plan,
+    place: Place,
+    before: Resource,
+    session: Session,
+    seconds: float,
+    why: BaseException | None = None,
+) -> ApplyFailed | VerifyFailed:
+    """Undo every step, the last first, and say how that went."""
+    # Only our own errors' words are fit to be shown.
+    reason = str(why) if isinstance(why, SutureError) else type(why).__name__ if why else ""
+    what = " ".join(part for part in (_NOT_PROVED, reason) if part)
     left = []
     for step in reversed(plan.steps):
         try:
@@ -124,9 +134,12 @@ def _put_back(
         except CloudError as error:
             left.append(f"{step.action} could not be undone: {error}.")
     if left:
-        raise ApplyFailed(" ".join([what, *left]), undone=False)
-    _prove_undone(place, before, what, seconds)
-    raise VerifyFailed(f"{what} It was taken back, and the resource is as before.")
+        return ApplyFailed(" ".join([what, *left]), undone=False)
+    try:
+        _prove_undone(place, before, what, seconds)
+    except ApplyFailed as failure:
+        return failure
+    return VerifyFailed(f"{what} It was taken back, and the resource is as before.")
 
 
 def _prove_undone(place: Place, before: Resource, what: str, seconds: float) -> None:

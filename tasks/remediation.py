@@ -57,6 +57,7 @@ from tasks.warehouse.database import connect
 from tasks.warehouse.findings import account_of, findings_by_ids
 from tasks.warehouse.remediations import load_remediation
 
+BROKEN = "It broke while it was changed: compare the resource with its snapshots."
 DRIFTED = "The resource changed since the plan was shown. Please look again."
 
 # --- plan --------------------------------------------------------------------------------------
@@ -274,7 +275,7 @@ def close_one(run: Run, number: int, answer: Answered) -> State:
         records.look_up(item)
         return Failed(name="Too late", message=f"{over}; nothing was changed.")
     except (SutureError, OSError, psycopg.Error) as error:
-        closed = _failure(error)
+        closed = _failure(error, begun=item.state == "applying")
     records.record(run, item, closed, answer)
     get_run_logger().info("Finding %s: %s. %s", item.finding_id, closed.state, closed.message)
     end = Failed if closed.state in END_NAMES else Completed
@@ -304,16 +305,20 @@ class _Place:
             raise SutureError(f"The warehouse is away ({type(error).__name__}).") from None
 
 
-def _failure(error: Exception) -> Closed:
+def _failure(error: Exception, *, begun: bool) -> Closed:
     undone = isinstance(error, VerifyFailed) or (isinstance(error, ApplyFailed) and error.undone)
     # A database's own words may quote what it was given.
     words = str(error) if isinstance(error, SutureError) else type(error).__name__
+    if not begun:
+        words = f"Nothing was changed. {words}"
     return Closed("undone" if undone else "failed", words)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def conclude_round(run: Run) -> None:
     """Plan afresh what changed under the plan, ask again for what is left, let go of the gate."""
+    broken = [item for item in run.items if item.state == "applying"]
+    records.settle(run, broken, "failed", BROKEN)
     if run.automatic:
         _release(run)
     elif drifted := [item for item in run.waiting if item.drifted]:

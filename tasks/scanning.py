@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -116,6 +117,17 @@ def merge_findings(scan_id: str, lost: str = "") -> MergeCounts:
         *(counts.opened, counts.seen_again, counts.resolved, counts.reopened, counts.unknown),
     )
     return counts
+
+
+@contextmanager
+def ended_if_broken(scan: Scan) -> Iterator[None]:
+    """Whatever breaks the scan, its record does not say for ever that it runs."""
+    try:
+        yield
+    except Exception as error:
+        with connect() as warehouse:
+            scans.finish_scan(warehouse, scan.id, "failed", f"It broke: {type(error).__name__}.")
+        raise
 
 
 @task(cache_policy=NO_CACHE)

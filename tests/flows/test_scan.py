@@ -214,3 +214,19 @@ def test_an_account_that_is_not_there_ends_the_scan_in_words(fleet: Any) -> None
     state = scan_here(fleet, ["000000000000"])
     assert (state.is_failed(), state.name) == (True, "Cannot start")
     assert "000000000000" in state.message
+
+
+def test_a_scan_that_breaks_is_not_said_to_run_for_ever(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(scans, "merge_scan", broken)
+    account = fleet.open_findings()[0].account
+    assert scan_here(fleet, [account]).is_failed()
+    with fleet.warehouse() as warehouse:
+        row = warehouse.execute(
+            "SELECT state, message FROM scans WHERE NOT targeted ORDER BY started_at DESC LIMIT 1"
+        ).fetchone()
+    assert row == ("failed", "It broke: RuntimeError.")

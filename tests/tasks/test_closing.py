@@ -222,6 +222,20 @@ def test_a_fix_that_cannot_be_verified_is_taken_back() -> None:
     assert place.at == 0
 
 
+def test_a_fix_whose_verification_breaks_is_taken_back() -> None:
+    place = Pretend(on_read={3: KeyError("IpPermissions")})
+    with pytest.raises(VerifyFailed, match="KeyError It was taken back"):
+        close(place)
+    assert place.at == 0
+
+
+def test_an_interrupt_takes_the_fix_back_and_goes_on_its_way() -> None:
+    place = Pretend(on_read={3: cast(Any, KeyboardInterrupt())})
+    with pytest.raises(KeyboardInterrupt):
+        close(place)
+    assert place.at == 0
+
+
 def test_every_step_of_an_unproved_fix_is_undone_even_if_one_undo_fails() -> None:
     place = Pretend(states=(BEFORE, BETWEEN, BETWEEN), on_undo={1: CloudError("boom")})
     with pytest.raises(ApplyFailed, match="could not be undone: boom") as failed:

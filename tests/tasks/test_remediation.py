@@ -550,6 +550,23 @@ def test_a_warehouse_that_is_away_before_the_write_leaves_the_cloud_alone(bench:
     assert bench.now(finding).fingerprint == before
 
 
+def test_a_change_whose_end_cannot_be_written_down_is_said_to_have_broken(bench: Bench) -> None:
+    (finding,) = bench.take(AWS_SSH)
+    run = bench.begin([finding])
+    answered = remediation.Answered(bench.open(finding).code, (1,), "Ada")
+
+    def broken(*_: Any) -> None:
+        raise KeyError("a mistake of ours")
+
+    bench.patch.setattr(remediation_records, "record", broken)
+    with pytest.raises(KeyError):
+        remediation.close_one.fn(run, 1, answered)
+    remediation.conclude_round.fn(run)  # Prefect keeps the exception in the task's state
+    assert bench.states(run) == ["failed"]
+    assert bench.end(run)[0] == "Failed"
+    assert "compare the resource with its snapshots" in bench.end(run)[1]
+
+
 def test_a_run_that_breaks_leaves_no_finding_waiting(bench: Bench) -> None:
     (finding,) = bench.take(AWS_SSH)
     run = bench.begin([finding])
