@@ -27,7 +27,8 @@ from tasks.rules import rule
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 SSH = "aws_ec2_security_group_ssh_not_open"
-TLS = "aws_s3_bucket_tls_only"
+NETWORK = "198.51.100.0"  # no planted rule allows it yet
+MINIMUM_TLS = "azure_storage_account_minimum_tls"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 NO_BROWSER = f"no browser: none of {', '.join(NAMES)} is installed"
@@ -177,14 +178,14 @@ def test_a_bad_answer_is_said_in_words_and_the_corrected_form_closes_the_finding
     assert fleet.api.state(run_id)["name"] == "Suspended"
 
     form.fill("6-digit code", gate.code)
-    form.fill("Networks that may still connect", "10.20.0.0/99")
+    form.fill("Networks that may still connect", f"{NETWORK}/99")
     form.press_resume()
     said = form.refusal("is not a network").inner_text()
     assert said.startswith("Networks that may still connect:")
-    assert "10.20.0.0" not in said
+    assert NETWORK not in said
     assert fleet.api.state(run_id)["name"] == "Suspended"
 
-    form.fill("Networks that may still connect", "10.20.0.0/16")
+    form.fill("Networks that may still connect", f"{NETWORK}/24")
     form.press_resume()
     form.accepted()
     state = fleet.end(run_id)
@@ -196,14 +197,14 @@ def test_a_bad_answer_is_said_in_words_and_the_corrected_form_closes_the_finding
 
     now = aside(fleet.now, finding)
     assert rule(SSH).judge(now)[0] is Verdict.PASS
-    assert "10.20.0.0/16" in str(now.config.as_dict()["IpPermissions"])
+    assert f"{NETWORK}/24" in str(now.config.as_dict()["IpPermissions"])
     assert fleet.finding(finding.id).status == "resolved"
     (row,) = fleet.rows(run_id)
     assert row.approver == "Grace Hopper"
 
 
 def test_deny_leaves_the_resource_untouched(fleet: Any, ui: Ui) -> None:
-    (finding,) = fleet.take(TLS)
+    (finding,) = fleet.take(MINIMUM_TLS)
     before = aside(fleet.now, finding)
     run_id = fleet.start_and_wait([finding])
 
@@ -221,7 +222,7 @@ def test_deny_leaves_the_resource_untouched(fleet: Any, ui: Ui) -> None:
 
 
 def test_from_the_posture_artifact_to_a_waiting_approval(fleet: Any, scanned: str, ui: Ui) -> None:
-    (finding,) = fleet.take(TLS)
+    (finding,) = fleet.take(MINIMUM_TLS)
     page = ui.page
     ui.open("/")
     page.get_by_role("link", name="Runs", exact=True).click()
@@ -232,8 +233,8 @@ def test_from_the_posture_artifact_to_a_waiting_approval(fleet: Any, scanned: st
 
     row = page.get_by_role("row").filter(has_text=finding.id[:12])
     expect(row).to_contain_text(finding.account)
-    expect(row).to_contain_text(rule(TLS).title)
-    expect(page.get_by_role("heading", name=rule(TLS).title)).to_be_visible()
+    expect(row).to_contain_text(rule(MINIMUM_TLS).title)
+    expect(page.get_by_role("heading", name=rule(MINIMUM_TLS).title)).to_be_visible()
     shown_id = row.get_by_role("cell").first.inner_text()
     row.get_by_role("link").click()
     expect(page.locator("textarea").first).to_have_value(finding.id)
