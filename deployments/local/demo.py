@@ -271,8 +271,8 @@ class Demo:
             self._show_findings()
         if summary.remediations:
             self.console.print(
-                f"\n[bold]Closed by policy:[/] {summary.remediations['automatic']} findings, "
-                "without a person."
+                "\n[bold]Closed by policy:[/] "
+                f"{_many(summary.remediations['automatic'], 'finding')}, without a person."
             )
             self._show_approvals()
             self._show_warehouse()
@@ -283,9 +283,10 @@ class Demo:
         found = self.summary.as_json()
         accounts, subscriptions = found["accounts"], found["subscriptions"]
         self.console.print(
-            f"\n[bold]Scanned[/] {accounts['scanned']} AWS accounts ({accounts['failed']} failed) "
-            f"and {subscriptions['scanned']} Azure subscriptions "
-            f"({subscriptions['failed']} failed): {found['resources']} resources."
+            f"\n[bold]Scanned[/] {_many(accounts['scanned'], 'AWS account')} "
+            f"({accounts['failed']} failed) and "
+            f"{_many(subscriptions['scanned'], 'Azure subscription')} "
+            f"({subscriptions['failed']} failed): {_many(found['resources'], 'resource')}."
         )
         with self.warehouse() as warehouse:
             rows = posture(warehouse, latest_scan(warehouse)).not_scanned
@@ -311,18 +312,18 @@ class Demo:
         counts, approvals = self.summary.remediations, self.summary.approvals
         if any(approval.decision for approval in approvals):
             self.console.print(
-                f"[bold]Answered:[/] {counts['approved']} findings approved and closed, "
+                f"[bold]Answered:[/] {_many(counts['approved'], 'finding')} approved and closed, "
                 f"{counts['denied']} denied. The typed codes stand in "
                 f"{self.summary.code_found_at_rest} bytes at rest."
             )
             return
         self.console.print(
-            f"\n[bold]Waiting for an approver:[/] {len(approvals)} remediations. "
+            f"\n[bold]Waiting for an approver:[/] {_many(len(approvals), 'remediation')}. "
             "Open one, press Resume, type the code."
         )
         for approval in approvals:
-            what = "change" if approval.findings == 1 else "changes"
-            self._line(f"  {approval.cloud} {approval.account}, {approval.findings} {what}:")
+            what = _many(approval.findings, "change")
+            self._line(f"  {approval.cloud} {approval.account}, {what}:")
             self._whole(f"    {settings.run_address(approval.run_id)}")
         if approvals:
             self.console.print("The code comes from the customer, in another terminal:")
@@ -413,6 +414,10 @@ def _remediation_counts(warehouse: Connection) -> dict[str, int]:
             "failed": "state IN ('failed', 'undone', 'refused', 'drifted')",
         }.items()
     }
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _number(warehouse: Connection, query: str) -> int:
