@@ -64,7 +64,8 @@ def conn(warehouse_url: str) -> Iterator[psycopg.Connection]:
 def stack() -> Iterator[Stack]:
     """The embedded default, once for all tests: servers, emulated clouds, served deployments.
 
-    Its fleet has twelve accounts and seven subscriptions, five of which fail. Nothing is scanned yet.
+    Its fleet has twelve accounts and seven subscriptions, five of which fail. Nothing is scanned
+    yet.
     """
     with Stack(aws=12, azure=7, seed=11) as running:
         yield running
