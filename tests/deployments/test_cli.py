@@ -16,11 +16,14 @@ import click
 import psycopg
 import pytest
 import typer
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner, Result
 
 from deployments.cli import app
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.stack import Stack
+from deployments.prefect_server import need_server
+from tasks.errors import BadInput
 from tasks.rules import RULES
 from tasks.warehouse import audit, database
 
@@ -356,12 +359,17 @@ def test_a_restore_of_what_is_not_there_is_refused(env: dict[str, str]) -> None:
     assert "not a remediation's id" in refused(suture("restore", "1", env=env))
 
 
+def test_a_server_that_is_not_named_is_asked_for() -> None:
+    """Prefect would start one of its own: without deployments, without the guard."""
+    with (
+        temporary_settings({PREFECT_API_URL: None}),
+        pytest.raises(BadInput, match=r"PREFECT_API_URL: is not set\. Set it to the API of"),
+    ):
+        need_server()
+
+
 @pytest.mark.slow
 def test_a_server_that_does_not_answer_is_said_in_a_line(env: dict[str, str]) -> None:
-    without = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
-    done = run("scan", env=without)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("suture: PREFECT_API_URL: is not set.")
     done = run("triage", env={**env, "PREFECT_API_URL": "http://127.0.0.1:1/api"})
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -72,6 +73,20 @@ def test_a_file_that_is_no_prefect_yaml_is_not_served(tmp_path: Path) -> None:
     other.write_text("deployments:\n  - {name: x, entrypoint: flows.scan.not_there}\n")
     with pytest.raises(AttributeError, match="not_there"):
         served_deployments(other)
+
+
+@pytest.mark.slow
+def test_what_is_preloaded_can_be_forked() -> None:
+    """A thread of the process that forks would be missing in the fork, with the locks it holds."""
+    code = (
+        "import importlib, threading\n"
+        "from deployments.warm_runs import PRELOADED\n"
+        "for name in PRELOADED: importlib.import_module(name)\n"
+        "with open('/proc/self/status') as status:\n"
+        "    print(next(line.split()[1] for line in status if line.startswith('Threads')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
 
 
 @pytest.fixture(scope="module")
