@@ -33,3 +33,10 @@ def triage() -> State:
         f"{len(assignment.assisted)} approvals asked for, "
         f"{len(assignment.guided)} findings left to people, {len(assignment.capped)} over a cap"
     )
+
+
+@flow(name="reconcile")
+def reconcile() -> State:
+    """End what nobody approved in time and what killed runs left behind. Changes no resource."""
+    freed = reconcile_approvals()
+    return Completed(message=f"{freed} findings are free again")

@@ -121,10 +121,10 @@ def merge_findings(scan_id: str, lost: str = "") -> MergeCounts:
 
 @contextmanager
 def ended_if_broken(scan: Scan) -> Iterator[None]:
-    """Whatever breaks the scan, its record does not say for ever that it runs."""
+    """Whatever ends the scan early, a cancellation too, its record does not say that it runs."""
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         with connect() as warehouse:
             scans.finish_scan(warehouse, scan.id, "failed", f"It broke: {type(error).__name__}.")
         raise

@@ -138,7 +138,7 @@ class Demo:
             self.wait_for_approvals(progress)
             if approve:
                 self.approve_all(progress)
-            self.conclude(progress)
+            self.conclude(progress, approved=approve)
         except (SutureError, psycopg.Error) as error:
             self.problem(str(error))
 
@@ -235,7 +235,7 @@ class Demo:
             opening.append((approval, self._open_gate(approval)))
         yield from opening
 
-    def conclude(self, progress: Shown) -> None:
+    def conclude(self, progress: Shown, *, approved: bool) -> None:
         """Count what became of everything, and look for the typed codes in every byte at rest."""
         progress.say("Looking for the typed codes in every file at rest")
         summary = self.summary
@@ -250,6 +250,8 @@ class Demo:
             self.problem(f"{summary.remediations['failed']} remediations failed")
         if not summary.remediations["automatic"]:
             self.problem("no finding was closed by policy")
+        if approved and not (self.codes and summary.remediations["approved"]):
+            self.problem("no finding was approved and closed")
         self.stack.write_everything_out()
         summary.code_found_at_rest = self._bytes_at_rest()
         if summary.code_found_at_rest:

@@ -57,6 +57,7 @@ def test_the_deployments_of_prefect_yaml_are_served_as_they_stand() -> None:
     assert set(served) == {
         "scan-fleet/nightly",
         "triage/triage",
+        "reconcile/reconcile",
         "remediate/remediate",
         "restore/restore",
     }

@@ -27,6 +27,7 @@ PREFECT = str(Path(sys.executable).with_name("prefect"))
 NAMES = {
     "scan-fleet/own-nightly",
     "triage/own-triage",
+    "reconcile/own-reconcile",
     "remediate/own-remediate",
     "restore/own-restore",
 }
@@ -87,6 +88,7 @@ def test_a_worker_runs_what_was_deployed_from_any_directory(
     assert limits == {
         "scan-fleet/own-nightly": 1,
         "triage/own-triage": 1,
+        "reconcile/own-reconcile": 1,
         "remediate/own-remediate": 20,
         "restore/own-restore": 5,
     }
