@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from tasks.clouds.aws_api import AwsCredentials
 from tasks.clouds.aws_credentials import environment
-from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite, aws_errors
+from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite, aws_errors, hiding
 from tasks.clouds.session_policy import policy_text
 from tasks.errors import AccessRefused, CloudError, Conflict, GateRefused
 from tasks.inventory import AwsSource, HubCredentials
@@ -109,12 +109,13 @@ def open_aws(
     """
     region = leading_region(source) if region == "global" else region
     sts = aws_client(source, "sts", region, hub_keys(source.credentials))
+    external_id = f"{source.external_id}:{code.get_secret_value()}"
     try:
-        with aws_errors("AssumeRole"):
+        with hiding(external_id, code.get_secret_value()), aws_errors("AssumeRole"):
             answer = sts.assume_role(
                 RoleArn=source.role_arn(account, source.remediator_role),
                 RoleSessionName=SESSION_NAME,
-                ExternalId=f"{source.external_id}:{code.get_secret_value()}",
+                ExternalId=external_id,
                 DurationSeconds=SESSION_SECONDS,
                 Policy=policy_text(policy),
             )

@@ -44,6 +44,9 @@ from tasks.inventory import AzureSource
 REFRESH_SECONDS = 300  # a token is replaced this long before it ends
 PUBLIC_AUTHORITY = "https://login.microsoftonline.com"
 _AADSTS = re.compile(r"AADSTS\d+")
+# Only these say that the resource itself is gone. A 404 from a proxy, or for a subscription that
+# this identity does not see, proves nothing.
+_GONE = {"ResourceNotFound", "ResourceGroupNotFound", "NotFound", "ParentResourceNotFound"}
 
 
 class AzureApi:
@@ -198,7 +201,7 @@ def _failure(
         return TryAgain(Throttled(message, code=code, operation=operation), retry_after)
     if status in (401, 403):
         return AccessRefused(message, code=code, operation=operation)
-    if status == 404:
+    if status == 404 and code in _GONE:
         return ResourceGone(message, code=code, operation=operation)
     if status in (409, 412):
         return Conflict(message, code=code, operation=operation)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from azure.core.credentials import TokenCredential
@@ -18,7 +18,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from tasks.clouds.azure_write import EXCHANGE_AUDIENCE, Arm
 from tasks.clouds.openings import Opening, moment, timestamp
-from tasks.errors import BadInput, CloudError, Conflict
+from tasks.errors import BadInput, Conflict
 from tasks.inventory import AzureSource, Issuer
 
 CREDENTIAL = "suture-gate-"  # what the names of our federated credentials begin with
@@ -53,17 +53,19 @@ class AzureGate:
     ) -> None:
         """Let the remediator write to the resources, and sign in with ``<gate id>:<code>``.
 
-        What the same opening had opened before is closed first. When opening fails halfway, what
-        was opened is closed again. Raises CodeInUse when another opening has the same code.
+        What the same opening had opened before is closed first, and what is past its time. When
+        opening ends halfway, by an error or an interrupt, what was opened is closed again. Raises
+        CodeInUse when another opening has the same code.
         """
         scopes = self._scopes(resources)
         self.close(opening)
+        self._close_overdue()
         try:
             principal = self._principal()
             for scope in scopes:
                 self._assign(opening, principal, scope, until)
             self._trust(opening, f"{self._source.gate_id}:{code.get_secret_value()}")
-        except CloudError:
+        except BaseException:
             self.close(opening)
             raise
 
@@ -85,6 +87,20 @@ class AzureGate:
             until = next((_until(one) for one in own), None)
             found.append(Opening(opening, until, tuple(one["scope"] for one in own)))
         return tuple(found)
+
+    def _close_overdue(self) -> None:
+        """Close what nobody came to close at its time: a process that opened may have died."""
+        now = datetime.now(UTC)
+        overdue = [
+            one
+            for one in self._assignments()
+            if (until := _until(one["properties"])) is not None and until <= now
+        ]
+        for credential in list(self._credentials()) if overdue else ():
+            if any(self._belongs(one, credential) for one in overdue):
+                self._arm.request("DELETE", self._credential_id(credential), _IDENTITY_API)
+        for assignment in overdue:
+            self._arm.request("DELETE", assignment["id"], _AUTHORIZATION_API)
 
     def _scopes(self, resources: Sequence[str]) -> list[str]:
         """The resources as scopes, each once. Nothing wider than a resource is ever opened."""

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from tasks.clouds.issuer import assertion
-from tasks.clouds.sdk_errors import UnsettledWrite, azure_errors
+from tasks.clouds.sdk_errors import UnsettledWrite, azure_errors, hiding
 from tasks.clouds.session_policy import permission_of
 from tasks.errors import (
     AccessRefused,
@@ -212,16 +212,18 @@ def open_azure(
 
     Raises GateRefused when no federated credential matches, CloudError when Entra cannot be asked.
     """
+    subject = SecretStr(f"{source.gate_id}:{code.get_secret_value()}")
     credential = _GateCredential(
         source.tenant,
         source.remediator_client_id,
-        lambda: assertion(
-            issuer, f"{source.gate_id}:{code.get_secret_value()}", EXCHANGE_AUDIENCE
-        ).get_secret_value(),
+        lambda: assertion(issuer, subject.get_secret_value(), EXCHANGE_AUDIENCE).get_secret_value(),
         **identity_options(source),
     )
     try:
-        with azure_errors("sign in"):
+        with (
+            hiding(subject.get_secret_value(), code.get_secret_value()),
+            azure_errors("sign in"),
+        ):
             credential.get_token(token_scope(source))
     except AccessRefused as refusal:
         if not _NOT_FEDERATED & set(_AADSTS.findall(refusal.message)):

@@ -26,7 +26,8 @@ from tasks.clouds.aws_write import keys_from_chain
 from tasks.clouds.azure_gate import AzureGate, CodeInUse
 from tasks.clouds.azure_write import identity_options
 from tasks.clouds.openings import Opening
-from tasks.errors import BadInput, CloudError
+from tasks.clouds.sdk_errors import hiding
+from tasks.errors import BadInput
 from tasks.inventory import AwsSource, Inventory
 from tasks.model import Account
 
@@ -119,12 +120,8 @@ def _open(
     gate: _Gate, name: str, code: SecretStr, minutes: int, resources: Sequence[str]
 ) -> datetime:
     until = datetime.now(UTC) + timedelta(minutes=minutes)
-    try:
+    with hiding(code.get_secret_value()):
         gate.open(name, code, until, resources)
-    except CloudError as error:
-        # Clouds quote what they refuse, and a part of that is the code.
-        hidden = error.message.replace(code.get_secret_value(), "…")
-        raise type(error)(hidden, code=error.code, operation=error.operation) from None
     return until
 
 

@@ -13,17 +13,18 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from tasks.clouds.aws_write import open_aws
 from tasks.clouds.azure_write import open_azure
-from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite
+from tasks.clouds.sdk_errors import PartlyWritten
 from tasks.clouds.session_policy import permissions, session_policy
 from tasks.errors import (
+    AccessRefused,
     ApplyFailed,
     BadInput,
-    CloudError,
-    CloudTimeout,
     Conflict,
     Drifted,
     GateRefused,
+    ResourceGone,
     SutureError,
+    Throttled,
 )
 from tasks.inventory import AwsSource, Inventory
 from tasks.model import Account, Resource, Step
@@ -31,6 +32,9 @@ from tasks.model import Account, Resource, Step
 # Digits from an authenticator, or what a token endpoint draws. All of it can stand in an AWS
 # ExternalId and in the subject of an Azure federated credential.
 _CODE = re.compile(r"[A-Za-z0-9_-]{6,128}", re.ASCII)
+
+# After these a step is known not to have been written. After anything else it may have been.
+_NOT_WRITTEN = (AccessRefused, BadInput, Conflict, GateRefused, ResourceGone, Throttled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,45 +155,56 @@ def apply_all(
 ) -> None:
     """Apply the steps in order; ``on_step`` is called after each. All of them, or none.
 
-    Whatever goes wrong, the steps already done are undone, the last first. Then raises Drifted
-    when the first step already met a changed resource and nothing was written, ApplyFailed
-    otherwise; what is not an Exception (an interrupt) goes on its way.
+    Whatever goes wrong, the steps already done are undone, the last first, and so is the failing
+    one unless it is known not to have been written. Then raises Drifted when the first step already
+    met a changed resource and nothing was written, ApplyFailed otherwise; what is not an Exception
+    (an interrupt) goes on its way.
     """
     done: list[Step] = []
-    for step in steps:
+    for before, step in enumerate(steps):
         try:
             session.apply(step)
             done.append(step)
             if on_step is not None:
                 on_step(step)
-        except Conflict as conflict:
-            if not done:
+        except BaseException as error:
+            if isinstance(error, Conflict) and not done:
                 raise Drifted(
                     "The resource changed right before it was to be fixed; nothing was written."
-                ) from conflict
-            raise _taken_back(session, done, step, conflict) from conflict
-        except BaseException as error:
-            written = step not in done and isinstance(error, CloudTimeout | UnsettledWrite)
-            failure = _taken_back(session, [*done, step] if written else done, step, error)
+                ) from error
+            known = len(done) > before or isinstance(error, (*_NOT_WRITTEN, PartlyWritten))
+            failure = _taken_back(session, done, step, error, unsure=not known)
             if not isinstance(error, Exception):
                 raise
             raise failure from error
 
 
 def _taken_back(
-    session: Session, done: Sequence[Step], failed: Step, error: BaseException
+    session: Session, done: Sequence[Step], failed: Step, error: BaseException, *, unsure: bool
 ) -> ApplyFailed:
-    """Undo what was done, the last first, and say how that went."""
-    what = str(error) if isinstance(error, SutureError) else type(error).__name__
-    message = f"{failed.action} failed: {what}."
+    """Undo what was done, the last first, and say how that went.
+
+    ``unsure``: the failed step may have been written, so it is undone too.
+    """
+    message = f"{failed.action} failed: {_in_words(error)}."
     left = []
-    for step in reversed(done):
+    for step in reversed([*done, failed] if unsure else done):
         try:
             session.undo(step)
-        except CloudError as problem:
-            left.append(f"{step.action} could not be undone: {problem}.")
+        except Exception as problem:  # noqa: BLE001 - told below, and the other steps go on
+            left.append(f"{step.action} could not be undone: {_in_words(problem)}.")
     if isinstance(error, PartlyWritten):
         left.append("Its own part that was done stays done.")
+    if unsure and not failed.undo:
+        left.append("Whether it was written is not known, and it has no undo.")
     if left:
         return ApplyFailed(" ".join([message, *left]), undone=False)
-    return ApplyFailed(f"{message} Nothing of the fix is left in place.", undone=True)
+    end = "Nothing of the fix is left in place."
+    if unsure:
+        end = "Whether it was written is not known; it was undone, with all before it."
+    return ApplyFailed(f"{message} {end}", undone=True)
+
+
+def _in_words(error: BaseException) -> str:
+    """Other people's errors may quote what they were given: only their name."""
+    return str(error) if isinstance(error, SutureError) else type(error).__name__

@@ -19,10 +19,12 @@ from botocore.exceptions import (
     ConnectionClosedError,
     ConnectTimeoutError,
     EndpointConnectionError,
+    HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
     ReadTimeoutError,
 )
+from botocore.parsers import ResponseParserError
 
 from tasks.errors import (
     AccessRefused,
@@ -80,7 +82,9 @@ _AWS_CONFLICT = {
 }
 
 
-def from_aws(error: ClientError | BotoCoreError, operation: str) -> CloudError:
+def from_aws(
+    error: ClientError | BotoCoreError | ResponseParserError, operation: str
+) -> CloudError:
     """The error of an AWS call. ``operation`` is the API's name for it."""
     if isinstance(error, ClientError):
         answer = error.response.get("Error", {})
@@ -99,6 +103,9 @@ def from_aws(error: ClientError | BotoCoreError, operation: str) -> CloudError:
         return CloudTimeout("AWS did not answer in time", code=name, operation=operation)
     if isinstance(error, ConnectTimeoutError | EndpointConnectionError):
         return CloudError("AWS cannot be reached", code=name, operation=operation)
+    if isinstance(error, HTTPClientError | ResponseParserError):
+        # It was sent. Both quote the answer, or a part of the request.
+        return UnsettledWrite("AWS gave no answer to be read", code=name, operation=operation)
     # botocore quotes parameters when it finds them invalid, and one of them may be a secret.
     return CloudError("the AWS SDK could not make this call", code=name, operation=operation)
 
@@ -157,8 +164,20 @@ def aws_errors(operation: str) -> Iterator[None]:
     """Raise what boto3 raises inside as a CloudError. The original is dropped: it can quote us."""
     try:
         yield
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, ResponseParserError) as error:
         raise from_aws(error, operation) from None
+
+
+@contextmanager
+def hiding(*secrets: str) -> Iterator[None]:
+    """Keep secrets, the longest first, out of the CloudErrors raised inside: clouds quote us."""
+    try:
+        yield
+    except CloudError as error:
+        message = error.message
+        for secret in secrets:
+            message = message.replace(secret, "…")
+        raise type(error)(message, code=error.code, operation=error.operation) from None
 
 
 @contextmanager

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import signal
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.exceptions import TerminationSignal
 
 from tasks.clouds.remediator import Session, apply_all
 from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite
 from tasks.errors import (
     AccessRefused,
     ApplyFailed,
+    BadInput,
     CloudError,
     CloudTimeout,
     Conflict,
     Drifted,
+    GateRefused,
     ResourceGone,
     Throttled,
 )
@@ -66,7 +70,17 @@ SETTLED = [
     Throttled("later"),
     ResourceGone("gone"),
     Conflict("changed"),
+    BadInput("operation", "is no write"),
+    GateRefused("closed"),
+]
+# After these nobody knows whether the step took effect.
+UNSETTLED = [
+    CloudTimeout("slow"),
+    UnsettledWrite("half"),
     CloudError("bad"),
+    ValueError("surprise"),
+    KeyboardInterrupt(),
+    TerminationSignal(signal.SIGTERM),
 ]
 
 
@@ -74,19 +88,23 @@ SETTLED = [
     position=st.integers(0, len(STEPS) - 1),
     case=st.one_of(
         st.tuples(st.sampled_from(SETTLED), st.just(False)),
-        st.tuples(st.sampled_from([CloudTimeout("slow"), UnsettledWrite("half")]), st.booleans()),
+        st.tuples(st.sampled_from(UNSETTLED), st.booleans()),
     ),
 )
-def test_a_failure_leaves_nothing_behind(position: int, case: tuple[CloudError, bool]) -> None:
+def test_a_failure_leaves_nothing_behind(position: int, case: tuple[BaseException, bool]) -> None:
     error, lands = case
     cloud = Remembering(STEPS[position], error, lands)
-    with pytest.raises((ApplyFailed, Drifted)) as caught:
+    with pytest.raises((ApplyFailed, Drifted, KeyboardInterrupt, TerminationSignal)) as caught:
         apply_all(Session(cloud), STEPS)
     assert cloud.state == []
+    if not isinstance(error, Exception):
+        assert caught.value is error
+        return
     assert caught.value.__cause__ is error
     if isinstance(caught.value, ApplyFailed):
         assert caught.value.undone
         assert STEPS[position].action in str(caught.value)
+        assert ("Nothing of the fix is left" in str(caught.value)) is (error in SETTLED)
     else:
         assert position == 0
         assert isinstance(error, Conflict)
@@ -103,6 +121,28 @@ def test_a_failed_undo_is_not_called_undone() -> None:
     cloud = Remembering(STEPS[2], AccessRefused("no"), undo_fails=True)
     with pytest.raises(ApplyFailed, match="could not be undone") as caught:
         apply_all(Session(cloud), STEPS)
+    assert not caught.value.undone
+
+
+def test_a_surprise_in_an_undo_keeps_no_other_step_from_its_own() -> None:
+    class Surprising(Remembering):
+        def undo(self, one: Step) -> None:
+            if one is STEPS[1]:
+                raise KeyError("secret?")
+            super().undo(one)
+
+    cloud = Surprising(STEPS[2], AccessRefused("no"), state=[])
+    with pytest.raises(ApplyFailed, match="could not be undone: KeyError") as caught:
+        apply_all(Session(cloud), [STEPS[1], STEPS[0], STEPS[2]])
+    assert cloud.state == [STEPS[1].action]
+    assert not caught.value.undone
+    assert "secret" not in str(caught.value)
+
+
+def test_what_may_be_written_and_has_no_undo_is_not_called_undone() -> None:
+    blind = replace(STEPS[0], undo=())
+    with pytest.raises(ApplyFailed, match="has no undo") as caught:
+        apply_all(Session(Remembering(blind, CloudTimeout("slow"))), [blind])
     assert not caught.value.undone
 
 

@@ -8,13 +8,17 @@ import pytest
 from botocore.exceptions import (
     ClientError,
     EndpointConnectionError,
+    HTTPClientError,
     NoCredentialsError,
     ParamValidationError,
     ReadTimeoutError,
 )
+from botocore.parsers import ResponseParserError
+from pydantic import SecretStr
 
+from tasks.clouds import aws_write
 from tasks.clouds.aws_api import AwsCredentials
-from tasks.clouds.aws_write import AwsSession
+from tasks.clouds.aws_write import AwsSession, open_aws
 from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite, from_aws
 from tasks.errors import (
     AccessRefused,
@@ -87,6 +91,12 @@ def test_an_undo_leaves_alone_what_is_so_already(answer: dict[str, Any] | Except
     session(answer).undo(STEP)
 
 
+def test_an_answer_that_cannot_be_read_leaves_it_open_what_was_written() -> None:
+    with pytest.raises(UnsettledWrite) as caught:
+        session(ResponseParserError("invalid XML: <html>")).apply(STEP)
+    assert "<html>" not in str(caught.value)
+
+
 def test_an_undo_that_is_refused_says_so() -> None:
     with pytest.raises(AccessRefused):
         session(refusal("UnauthorizedOperation", 403)).undo(STEP)
@@ -109,6 +119,8 @@ def test_an_undo_that_is_refused_says_so() -> None:
         (NoCredentialsError(), AccessRefused),
         (ReadTimeoutError(endpoint_url="https://x"), CloudTimeout),
         (EndpointConnectionError(endpoint_url="https://x"), CloudError),
+        (HTTPClientError(error="cut off"), UnsettledWrite),
+        (ResponseParserError("<html>"), UnsettledWrite),
     ],
 )
 def test_errors_are_named(error: Any, kind: type[CloudError]) -> None:
@@ -126,3 +138,23 @@ def test_errors_are_named(error: Any, kind: type[CloudError]) -> None:
 )
 def test_what_quotes_the_request_is_not_repeated(error: Any) -> None:
     assert "s3cret" not in str(from_aws(error, "AssumeRole"))
+
+
+@pytest.mark.parametrize("code", ["ValidationError", "AccessDeniedException", "InternalFailure"])
+def test_a_cloud_that_repeats_the_code_is_not_repeated(
+    code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sts:
+        def assume_role(self, *, ExternalId: str, **_: object) -> None:
+            raise refusal(code, message=f"{ExternalId} is no ExternalId; 739211 neither")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(aws_write, "aws_client", lambda *_: Sts())
+    monkeypatch.setattr(aws_write, "hub_keys", lambda _: None)
+    with pytest.raises(CloudError) as caught:
+        open_aws(SOURCE, "1" * 12, "eu-central-1", {}, SecretStr("739211"))
+    assert caught.value.message == "… is no ExternalId; … neither"
+    assert caught.value.code == code
+    assert caught.value.__cause__ is None

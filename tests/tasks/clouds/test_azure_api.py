@@ -208,7 +208,10 @@ async def test_answer_without_a_list_is_no_empty_subscription(arm: Any, answer: 
         (401, "ExpiredAuthenticationToken", AccessRefused, 1),
         (403, "AuthorizationFailed", AccessRefused, 1),
         (404, "ResourceNotFound", ResourceGone, 1),
-        (404, "SubscriptionNotFound", ResourceGone, 1),
+        (404, "ResourceGroupNotFound", ResourceGone, 1),
+        (404, "NotFound", ResourceGone, 1),
+        (404, "ParentResourceNotFound", ResourceGone, 1),
+        (404, "SubscriptionNotFound", CloudError, 1),
         (412, "PreconditionFailed", Conflict, 1),
         (400, "InvalidApiVersionParameter", CloudError, 1),
         (429, "TooManyRequests", Throttled, 3),
@@ -231,7 +234,7 @@ async def test_arm_code_becomes_an_error(
 
 
 @pytest.mark.parametrize("body", ["<html>proxy</html>", "[]", "", '{"value": [', "null"])
-@pytest.mark.parametrize("status", [200, 403, 502])
+@pytest.mark.parametrize("status", [200, 403, 404, 502])
 async def test_garbled_answer_has_its_words(arm: Any, body: str, status: int) -> None:
     async def answer(_request: web.BaseRequest) -> web.Response:
         return web.Response(text=body, status=status)
@@ -239,7 +242,7 @@ async def test_garbled_answer_has_its_words(arm: Any, body: str, status: int) ->
     async with arm(answer) as api:
         with pytest.raises(CloudError) as caught:
             await api.get("/x", API)
-    assert isinstance(caught.value, AccessRefused) == (status == 403)
+    assert type(caught.value) is (AccessRefused if status == 403 else CloudError)
     assert ("not a JSON object" if status == 200 else str(status)) in str(caught.value)
 
 

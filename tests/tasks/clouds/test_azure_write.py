@@ -12,8 +12,10 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
+from pydantic import SecretStr
 
-from tasks.clouds.azure_write import LONGEST_WAIT, _BoundedRetry, _only_if
+from tasks.clouds import azure_write
+from tasks.clouds.azure_write import LONGEST_WAIT, _BoundedRetry, _only_if, open_azure
 from tasks.clouds.sdk_errors import UnsettledWrite, from_azure
 from tasks.errors import (
     AccessRefused,
@@ -23,6 +25,7 @@ from tasks.errors import (
     ResourceGone,
     Throttled,
 )
+from tasks.inventory import AzureSource, Issuer
 from tasks.model import Call, Cloud
 
 
@@ -79,3 +82,18 @@ def test_a_write_says_what_must_still_be_there(
     operation: str, etag: str | None, headers: dict[str, str]
 ) -> None:
     assert _only_if(Call(Cloud.AZURE, "v", operation, {}, "/x"), etag) == headers
+
+
+def test_a_cloud_that_repeats_the_code_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise HttpResponseError(message="no subject gate-7:739211, no 739211")
+
+    monkeypatch.setattr(azure_write._GateCredential, "get_token", refuse)
+    source = AzureSource(name="contoso", tenant="t", client_id="c", gate_id="gate-7")
+    issuer = Issuer(url="https://x", key_file="none", key_id="k")
+    with pytest.raises(CloudError) as caught:
+        open_azure(
+            source, issuer, SimpleNamespace(account="s"), (), SecretStr("739211"), access_seconds=0
+        )
+    assert caught.value.message == "no subject …, no …"
+    assert caught.value.__cause__ is None

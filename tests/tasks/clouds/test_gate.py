@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from tasks.clouds import gate as gate_module
 from tasks.clouds.aws_gate import CLOSED, AwsGate
+from tasks.clouds.azure_gate import AzureGate
 from tasks.clouds.gate import close_gate, open_gate
 from tasks.errors import BadInput, CloudError
 from tasks.model import Cloud
@@ -200,6 +201,12 @@ def test_who_is_not_the_customer_cannot_open(gated: Gated) -> None:
 # --- Azure --------------------------------------------------------------------------------------
 
 
+def assigned(gated: Gated) -> list[Any]:
+    """The remediator's role assignments, in all subscriptions."""
+    remediator = gated.fleet.description["azure"]["remediator"]["principal_id"]
+    return [one for one in gated.azure.tenant.access.all() if one.principal == remediator]
+
+
 def test_azure_opens_for_the_resources_named_and_no_others(gated: Gated) -> None:
     finding = gated.findings(STORAGE)[0]
     gated.open(finding)
@@ -251,10 +258,40 @@ def test_what_fails_halfway_is_closed_again(gated: Gated) -> None:
             resources=[finding["resource"], gone],
             customer=gated.customer(finding),
         )
-    book = gated.azure.tenant.access.all()
-    remediator = gated.fleet.description["azure"]["remediator"]["principal_id"]
-    assert not [one for one in book if one.principal == remediator]
+    assert not assigned(gated)
     assert not gated.status(finding).is_open
+
+
+def test_an_interrupt_halfway_closes_again(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = gated.findings(STORAGE)[0]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AzureGate, "_trust", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        gated.open(finding)
+    assert not assigned(gated)
+
+
+def test_an_opening_that_nobody_closed_in_time_is_closed_by_the_next(gated: Gated) -> None:
+    finding = gated.findings(STORAGE)[0]
+    others = [
+        one["resource"]
+        for one in gated.fleet.truth["findings"]
+        if one["account"] == finding["account"] and one["resource"] != finding["resource"]
+    ]
+    issuer, credential = gated.inventory.issuer, gated.customer(finding).azure
+    assert issuer is not None
+    assert credential is not None
+    gate = AzureGate(gated.inventory.azure[0], issuer, finding["account"], credential)
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    gate.open("old", SecretStr("123456"), past, others[:1])
+    gated.open(finding, opening="standing")
+    assert [one.id for one in gated.status(finding).openings] == ["standing"]
+    gated.open(finding, opening="new")
+    assert {one.id for one in gated.status(finding).openings} == {"standing", "new"}
+    assert {one.scope.lower() for one in assigned(gated)} == {finding["resource"]}
 
 
 def test_one_code_opens_one_subscription(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,7 +285,7 @@ def test_a_failing_second_step_undoes_the_first(gated: Gated, rule_id: str) -> N
         broken = replace(steps[0].call, operation="PUT", params={"properties": {"priority": -1}})
     session = gated.session(finding, resource, steps, gated.open(finding).code)
     with pytest.raises(ApplyFailed) as caught:
-        apply_all(session, [steps[0], Step(steps[0].action, broken, (), ())])
+        apply_all(session, [steps[0], Step(steps[0].action, broken, steps[0].undo, ())])
     assert caught.value.undone
     assert steps[0].action in str(caught.value)
     assert gated.read(finding).fingerprint == resource.fingerprint
