@@ -258,12 +258,18 @@ def rules(
 
 
 @app.command()
-def guide(rule_id: Annotated[str, typer.Argument(metavar="RULE")]) -> None:
+def guide(
+    rule_id: Annotated[str, typer.Argument(metavar="RULE")],
+    form: FormatOption = Format.TABLE,
+) -> None:
     """Print a rule's guide: what it means, how to fix it by hand, how to go back."""
     from tasks.rules import rule
 
-    text = rule(rule_id).guide
-    if sys.stdout.isatty():
+    found = rule(rule_id)
+    text = found.guide
+    if form is Format.JSON:
+        show_one({"rule": found.id, "title": found.title, "guide": text}, form)
+    elif sys.stdout.isatty():
         Console().print(Markdown(text))
     else:
         typer.echo(text)
@@ -462,10 +468,10 @@ def policy_test(
 
 MinutesOption = Annotated[int, typer.Option(min=1, max=15, help="How long it stays open.")]
 RunOption = Annotated[
-    list[str] | None, typer.Option("--run", help="Only for the resources of this remediation run.")
+    list[str] | None, typer.Option("--run", help="On Azure, for this run's resources; repeatable.")
 ]
 ResourceOption = Annotated[
-    list[str] | None, typer.Option("--resource", help="Only for this resource id; repeatable.")
+    list[str] | None, typer.Option("--resource", help="On Azure, for this resource id; repeatable.")
 ]
 SourceOption = Annotated[
     str, typer.Option(help="The inventory entry it belongs to, where there are several.")
@@ -487,8 +493,9 @@ def gate_open(
 ) -> None:
     """Open an account's gate with your own credentials, and print the code an approver types.
 
-    AWS closes it by itself. Azure has no such date, so there this command stays until the time is
-    over or Ctrl-C, and closes it.
+    AWS opens for the whole account, where each fix narrows itself to its resource, and closes by
+    itself. Azure opens for single resources, and has no such date: there this command stays until
+    the time is over or Ctrl-C, and closes it.
     """
     from deployments.gate import open_by_hand
 
@@ -507,12 +514,13 @@ def gate_open(
 def gate_close(
     account: Annotated[str, typer.Argument(help="An account number or subscription id.")],
     source: SourceOption = "",
+    form: FormatOption = Format.TABLE,
 ) -> None:
     """Close an account's gate now."""
     from deployments.gate import close_by_hand
 
     close_by_hand(account, source=source)
-    typer.echo(f"The gate of {account} is closed.")
+    _done({"account": account, "open": False}, f"The gate of {account} is closed.", form)
 
 
 @gate.command("status")
@@ -533,11 +541,21 @@ def gate_enroll(
         Path, typer.Option(envvar="SUTURE_GATE_SEED_FILE", help="Where to keep the new TOTP seed.")
     ],
     name: Annotated[str, typer.Option(help="How an authenticator app calls it.")] = "gate",
+    form: FormatOption = Format.TABLE,
 ) -> None:
     """Make a new TOTP seed, keep it in a file of yours, and print its otpauth address."""
     from deployments.gate import enroll
 
-    typer.echo(enroll(seed_file, name))
+    address = enroll(seed_file, name)
+    _done({"seed_file": str(seed_file), "otpauth": address}, address, form)
+
+
+def _done(values: Mapping[str, Any], words: str, form: Format) -> None:
+    """Print the outcome of a command: in words, or as JSON."""
+    if form is Format.JSON:
+        show_one(values, form)
+    else:
+        typer.echo(words)
 
 
 def _line(values: Mapping[str, Any]) -> None:
@@ -547,13 +565,13 @@ def _line(values: Mapping[str, Any]) -> None:
 
 
 @db.command()
-def upgrade() -> None:
+def upgrade(form: FormatOption = Format.TABLE) -> None:
     """Bring the warehouse's tables and views to this version."""
     from tasks.warehouse.database import upgrade as upgrade_database
     from tasks.warehouse.database import warehouse_url
 
     upgrade_database(warehouse_url())
-    typer.echo("The warehouse is up to date.")
+    _done({"up_to_date": True}, "The warehouse is up to date.", form)
 
 
 @audit.command()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
-import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pyotp
 from pydantic import SecretStr
 
+from deployments.core_dumps import forbid_core_dumps
 from tasks import settings
 from tasks.clouds.gate import close_gate, gate_status, open_gate
 from tasks.errors import BadInput
@@ -23,6 +25,10 @@ from tasks.warehouse import remediations
 from tasks.warehouse.database import connect
 
 Say = Callable[[Mapping[str, Any]], None]
+
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
+LOOK_SECONDS = 0.5  # between two looks at whether one of them has come
+WHOLE_ACCOUNT = "the whole account; each fix narrows itself to its resource"
 
 
 def open_by_hand(
@@ -37,27 +43,36 @@ def open_by_hand(
 ) -> None:
     """Open the gate with the current code of the seed, and say the code once.
 
-    On Azure it stays until ``minutes`` are over, or SIGINT or SIGTERM, and closes the gate then.
+    On Azure it opens for the resources named, or of the runs, or of all that waits for approval;
+    it stays until ``minutes`` are over, or SIGINT, SIGTERM or SIGHUP, and closes the gate then.
+    AWS opens for the whole account, whatever is named.
     Raises BadInput for an account, seed or minutes that cannot be used; GateRefused or CloudError
     when the cloud does not let the caller open it.
     """
+    forbid_core_dumps()
     inventory = load_inventory(settings.inventory_path())
     account = _account(inventory, account_id, source)
-    scopes = list(resources) or _waiting_resources(account, runs)
-    opened = open_gate(inventory, account, seed=_seed(seed_file), minutes=minutes, resources=scopes)
-    say(
-        {
-            "account": account.id,
-            "code": opened.code.get_secret_value(),
-            "open_until": opened.expires_at.astimezone(UTC).isoformat(timespec="seconds"),
-            "resources": scopes,
-        }
-    )
-    if not opened.closes_itself:
+    scopes, reach = _reach(account, runs, resources)
+    seed = _seed(seed_file)
+    with _noted_signals() as signals:  # noted, so that none can end the process with the gate open
+        opened = open_gate(inventory, account, seed=seed, minutes=minutes, resources=scopes)
         try:
-            _wait_until(opened.expires_at)
+            if not signals:
+                say(
+                    {
+                        "account": account.id,
+                        "code": opened.code.get_secret_value(),
+                        "open_until": opened.expires_at.astimezone(UTC).isoformat(
+                            timespec="seconds"
+                        ),
+                        **reach,
+                    }
+                )
+            if not opened.closes_itself:
+                _wait_until(opened.expires_at, signals)
         finally:
-            close_gate(inventory, account, opening=opened.opening)
+            if signals or not opened.closes_itself:
+                close_gate(inventory, account, opening=opened.opening)
 
 
 def close_by_hand(account_id: str, *, source: str) -> None:
@@ -127,13 +142,18 @@ def _may_hold(entry: AwsSource, account_id: str) -> bool:
     return entry.organization or account_id in entry.accounts
 
 
-def _waiting_resources(account: Account, runs: Sequence[str]) -> list[str]:
-    """The resources whose fixes wait for approval in this account, from the warehouse.
+def _reach(
+    account: Account, runs: Sequence[str], resources: Sequence[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """The resources to open for, and how to say that. An AWS gate knows no such limit."""
+    if account.cloud is Cloud.AWS:
+        return [], {"scope": WHOLE_ACCOUNT}
+    scopes = list(resources) or _waiting_resources(account, runs)
+    return scopes, {"resources": scopes}
 
-    AWS narrows each session to its resource itself, so there none need be named.
-    """
-    if account.cloud is Cloud.AWS and not runs:
-        return []
+
+def _waiting_resources(account: Account, runs: Sequence[str]) -> list[str]:
+    """The resources whose fixes wait for approval in this account, from the warehouse."""
     with connect() as warehouse:
         waiting = remediations.waiting(warehouse)
     found = [
@@ -163,14 +183,22 @@ def _seed(seed_file: Path | None) -> SecretStr:
         raise BadInput("--seed-file", f"cannot be read: {error.strerror}.") from None
 
 
-def _wait_until(moment: datetime) -> None:
-    stopped = threading.Event()
+@contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """Note what would end the process instead of ending: the numbers, as they come."""
+    noted: list[int] = []
     before = {
-        number: signal.signal(number, lambda *_: stopped.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda number, _frame: noted.append(number))
+        for number in ENDINGS
     }
     try:
-        stopped.wait(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
+        yield noted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _wait_until(moment: datetime, signals: Sequence[int]) -> None:
+    """Wait for the moment, or a signal."""
+    while not signals and (left := (moment - datetime.now(UTC)).total_seconds()) > 0:
+        time.sleep(min(left, LOOK_SECONDS))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import resource
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.code_desk import CodeDesk
+from deployments.core_dumps import forbid_core_dumps
 from deployments.guard import Guard
 
 if TYPE_CHECKING:
@@ -166,11 +166,6 @@ def run_server(host: str = "127.0.0.1", port: int = 4200) -> None:
         # Event streams stay open for ever; do not wait for them.
         timeout_graceful_shutdown=3,
     )
-
-
-def forbid_core_dumps() -> None:
-    """A core dump would put the codes in this process's memory on a disk."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _log_to_stderr() -> None:

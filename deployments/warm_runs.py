@@ -23,6 +23,8 @@ from prefect.runner._control_channel import ControlChannel
 from prefect.runner._process_manager import ProcessHandle
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+from deployments.core_dumps import forbid_core_dumps
+
 # Imported once; none of it starts a thread or opens a connection, which a fork would not survive.
 PRELOADED = (
     "typer",
@@ -97,6 +99,7 @@ class ForkStarter:
 
 def run(run_id: UUID, environment: dict[str, str]) -> None:
     """In the fork: what `python -m prefect.engine` does for one flow run."""
+    forbid_core_dumps()  # an approver's code comes into this process
     os.environ.update(environment)
     configure_from_env()
     # Heartbeats are for automations that look for dead runs. Here the runner sees its children die,

@@ -137,6 +137,24 @@ def test_rules_as_a_table_into_a_pipe_are_one_line_each() -> None:
 def test_a_guide_is_printed_and_an_unknown_rule_is_refused() -> None:
     assert suture("guide", RULES[0].id).stdout.strip() == RULES[0].guide.strip()
     assert "suture rules" in refused(suture("guide", "no_such_rule"))
+    told = json.loads(suture("guide", RULES[0].id, "--format", "json").stdout)
+    assert told == {"rule": RULES[0].id, "title": RULES[0].title, "guide": RULES[0].guide}
+
+
+def test_an_enrolment_is_told_in_either_form(tmp_path: Path) -> None:
+    plain = suture("gate", "enroll", "--seed-file", str(tmp_path / "one"))
+    assert plain.stdout.startswith("otpauth://totp/")
+    file = str(tmp_path / "two")
+    told = json.loads(suture("gate", "enroll", "--seed-file", file, "--format", "json").stdout)
+    assert told["seed_file"] == file
+    assert told["otpauth"].startswith("otpauth://totp/")
+
+
+def test_a_closing_is_told_in_either_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.gate.close_by_hand", lambda *_, **__: None)
+    assert suture("gate", "close", "1").stdout == "The gate of 1 is closed.\n"
+    told = json.loads(suture("gate", "close", "1", "--format", "json").stdout)
+    assert told == {"account": "1", "open": False}
 
 
 # --- what is missing or wrong ------------------------------------------------------------------
@@ -194,6 +212,8 @@ def test_a_warehouse_without_tables_is_upgraded_on_advice(postgres: EmbeddedPost
     assert "Run `suture db upgrade`" in refused(suture("findings", env=env))
     for _ in range(2):  # again, and nothing happens
         assert suture("db", "upgrade", env=env).stdout == "The warehouse is up to date.\n"
+    told = json.loads(suture("db", "upgrade", "--format", "json", env=env).stdout)
+    assert told == {"up_to_date": True}
     assert json.loads(suture("findings", "--format", "json", env=env).stdout) == []
 
 

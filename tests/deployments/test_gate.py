@@ -10,17 +10,30 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pyotp
 import pytest
+from pydantic import SecretStr
 
-from deployments.gate import _account, _seed, _waiting_resources, enroll
+from deployments import gate as gate_module
+from deployments.gate import (
+    WHOLE_ACCOUNT,
+    _account,
+    _reach,
+    _seed,
+    _waiting_resources,
+    enroll,
+    open_by_hand,
+)
 from deployments.local.children import Child
 from deployments.local.stack import Stack
+from tasks.clouds.gate import OpenGate
 from tasks.errors import BadInput
 from tasks.inventory import Inventory, parse_inventory
 from tasks.model import Account, Cloud
@@ -89,12 +102,124 @@ def test_a_seed_that_is_not_there_is_said(tmp_path: Path) -> None:
         _seed(tmp_path / "none")
 
 
+def test_aws_is_not_said_to_open_for_less_than_the_account() -> None:
+    for runs, resources in (([], []), (["run"], []), ([], ["arn:aws:s3:::one"])):
+        scopes, told = _reach(Account(Cloud.AWS, ONE), runs, resources)  # without a warehouse
+        assert scopes == []
+        assert told == {"scope": WHOLE_ACCOUNT}
+    assert _reach(Account(Cloud.AZURE, SUBSCRIPTION), [], ["/x"]) == (["/x"], {"resources": ["/x"]})
+
+
+# --- opening, without a cloud ------------------------------------------------------------------
+
+
+@dataclass
+class Gate:
+    """An account's gate. ``meanwhile`` is what happens while it opens."""
+
+    closes_itself: bool = False
+    meanwhile: Callable[[], None] = lambda: None
+    openings: list[str] = field(default_factory=list)
+
+    def open(self, *_: object, **__: object) -> OpenGate:
+        self.openings.append("Person")
+        self.meanwhile()
+        until = datetime.now(UTC) + timedelta(minutes=5)
+        return OpenGate(SecretStr("123456"), until, self.closes_itself, "Person")
+
+    def close(self, *_: object, opening: str) -> None:
+        self.openings.remove(opening)
+
+
+@pytest.fixture
+def opening(
+    inventory: Inventory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[Gate, Callable[[Mapping[str, Any]], None]], None]:
+    """Runs the command's work on a gate, with what is to be done with its answer."""
+    seed_file = tmp_path / "seed"
+    seed_file.write_text("JBSWY3DPEHPK3PXP")
+
+    def run(gate: Gate, say: Callable[[Mapping[str, Any]], None]) -> None:
+        monkeypatch.setattr(gate_module.settings, "inventory_path", lambda: tmp_path)
+        monkeypatch.setattr(gate_module, "load_inventory", lambda _: inventory)
+        monkeypatch.setattr(gate_module, "open_gate", gate.open)
+        monkeypatch.setattr(gate_module, "close_gate", gate.close)
+        open_by_hand(
+            SUBSCRIPTION,
+            minutes=5,
+            runs=[],
+            resources=["/x"],
+            source="",
+            seed_file=seed_file,
+            say=say,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("closes_itself", [False, True])
+def test_a_signal_while_it_opens_closes_it_and_tells_no_code(
+    opening: Any, number: signal.Signals, closes_itself: bool
+) -> None:
+    before = signal.getsignal(number)
+    gate = Gate(closes_itself, lambda: os.kill(os.getpid(), number))
+    told: list[Mapping[str, Any]] = []
+    # As a process without our handlers would survive none of these, it has one of the test's.
+    signal.signal(number, lambda *_: pytest.fail("nothing noted the signal"))
+    try:
+        opening(gate, told.append)
+    finally:
+        signal.signal(number, before)
+    assert gate.openings == []
+    assert told == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_it_stands_closes_it(opening: Any, number: signal.Signals) -> None:
+    gate = Gate()
+    begun = time.monotonic()
+    opening(gate, lambda _: os.kill(os.getpid(), number))
+    assert gate.openings == []
+    assert time.monotonic() - begun < 10
+
+
+def test_a_code_that_cannot_be_told_closes_it(opening: Any) -> None:
+    def broken(_: Mapping[str, Any]) -> None:
+        raise BrokenPipeError
+
+    gate = Gate()
+    with pytest.raises(BrokenPipeError):
+        opening(gate, broken)
+    assert gate.openings == []
+
+
+def test_what_closes_itself_is_left_open(opening: Any) -> None:
+    gate, told = Gate(closes_itself=True), []
+    opening(gate, told.append)
+    assert gate.openings == ["Person"]
+    assert told[0]["code"] == "123456"
+
+
+def test_a_process_with_codes_leaves_no_core_dump() -> None:
+    script = (
+        "import resource, sys; from deployments import gate, warm_runs\n"
+        "def done(*_): print(resource.getrlimit(resource.RLIMIT_CORE)); sys.exit()\n"
+        "gate.load_inventory = warm_runs.configure_from_env = done\n"
+        "gate.settings.inventory_path = lambda: None\n"
+    )
+    opened = "gate.open_by_hand('', minutes=1, runs=[], resources=[], source='', seed_file=None,"
+    for start in (f"{opened} say=print)", "warm_runs.run('', {})"):
+        done = subprocess.run(
+            [sys.executable, "-c", script + start], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "(0, 0)\n"
+
+
 @pytest.mark.slow
-def test_azure_needs_to_know_the_resources_and_aws_does_not(
+def test_azure_needs_to_know_the_resources(
     conn: psycopg.Connection, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("SUTURE_WAREHOUSE_URL", raising=False)
-    assert _waiting_resources(Account(Cloud.AWS, ONE), []) == []  # without a warehouse
     monkeypatch.setenv("SUTURE_WAREHOUSE_URL", warehouse_url)
     with pytest.raises(BadInput, match="nothing waits for approval"):
         _waiting_resources(Account(Cloud.AZURE, SUBSCRIPTION), [])
@@ -128,6 +253,8 @@ def test_a_gate_on_aws_opens_says_its_code_once_and_closes(stack: Stack) -> None
     (line,) = done.stdout.splitlines()
     opened = json.loads(line)
     assert re.fullmatch(r"\d{6}", opened["code"])
+    assert opened["scope"] == WHOLE_ACCOUNT
+    assert "resources" not in opened
     now = status(stack, account)
     assert now["open"] is True
     assert opened["code"] not in json.dumps(now)
