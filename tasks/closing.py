@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
@@ -43,13 +44,15 @@ class Place(Protocol):
 class Closed:
     """How it ended: a state of the remediations table, a sentence, and the resource as it is.
 
-    ``stage`` names the snapshot to be kept of ``resource`` ("after"); empty for none.
+    ``stage`` names the snapshot to be kept of ``resource`` ("after"); empty for none. ``read_at``
+    is right before it was read, or was found gone.
     """
 
     state: str
     message: str
     resource: Resource | None = None
     stage: str = ""
+    read_at: datetime | None = None
 
 
 def close_finding(
@@ -111,7 +114,7 @@ def _apply(plan: Plan, place: Place, before: Resource, session: Session, seconds
         apply_all(session, plan.steps, between)
     except ApplyFailed as failure:
         if failure.undone:
-            _prove_undone(place, before, str(failure), seconds)
+            _prove_undone(plan, place, before, str(failure), seconds)
         raise
 
 
@@ -136,16 +139,20 @@ def _put_back(
     if left:
         return ApplyFailed(" ".join([what, *left]), undone=False)
     try:
-        _prove_undone(place, before, what, seconds)
+        _prove_undone(plan, place, before, what, seconds)
     except ApplyFailed as failure:
         return failure
     return VerifyFailed(f"{what} It was taken back, and the resource is as before.")
 
 
-def _prove_undone(place: Place, before: Resource, what: str, seconds: float) -> None:
-    """Look whether the resource is as it was. Raises ApplyFailed when that cannot be said."""
+def _prove_undone(plan: Plan, place: Place, before: Resource, what: str, seconds: float) -> None:
+    """Look whether the resource is as it was. Raises ApplyFailed when that cannot be said.
+
+    As the undo leaves it will do, where a cloud has no way all the way back.
+    """
     try:
-        now, same = _look_until(place, lambda seen: seen.fingerprint == before.fingerprint, seconds)
+        good = {before.fingerprint, rule(plan.rule).undone(before).fingerprint}
+        now, same = _look_until(place, lambda seen: seen.fingerprint in good, seconds)
         place.keep("undone", now)
     except SutureError as error:
         raise ApplyFailed(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from psycopg import Connection
 
@@ -30,7 +31,7 @@ class Planned:
     """A finding with what a run begins with: its resource, its plan, its state and why.
 
     ``resource`` is None where it is gone or could not be read, ``plan`` where there is nothing to
-    do or no way to tell.
+    do or no way to tell. ``read_at`` is right before it was read.
     """
 
     finding: Finding
@@ -38,6 +39,7 @@ class Planned:
     plan: Plan | None
     state: str
     message: str = ""
+    read_at: datetime | None = None
 
 
 def find_findings(warehouse: Connection, finding_ids: Sequence[str]) -> list[Finding]:
@@ -83,9 +85,10 @@ def plan_findings(
 
     Raises BadInput when the policy's presets are no values that the fixes take.
     """
+    read_at = datetime.now(UTC)
     read = read_resources(inventory, account, found)
     return [
-        _plan(finding, resource, policy, number)
+        replace(_plan(finding, resource, policy, number), read_at=read_at)
         for number, (finding, resource) in enumerate(zip(found, read, strict=True), start=1)
     ]
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from tasks.errors import BadPolicy
+from tasks.errors import BadInput, BadPolicy
 from tasks.model import Finding, Severity
 from tasks.yaml_file import Section, parse_yaml, read_yaml
 
@@ -126,6 +126,26 @@ def decide(finding: Finding, policies: Sequence[Policy]) -> Decision:
             return Decision(policy, tuple(passed_over))
         passed_over.append((policy.name, reason))
     return Decision(BY_HAND, tuple(passed_over))
+
+
+def check_automatic(
+    policy: Policy, policies: Sequence[Policy], findings: Sequence[Finding]
+) -> None:
+    """Whether an automatic policy closes these findings by itself, and all of them in one run.
+
+    Naming it is no way around an approval. Raises BadInput; says nothing of other modes.
+    """
+    if policy.mode is not Mode.AUTOMATIC:
+        return
+    instead = "Leave the policy empty to ask for an approval."
+    for finding in findings:
+        if decide(finding, policies).policy.name != policy.name:
+            why = policy.mismatch(finding) or "another policy before it does"
+            problem = f"{policy.name} does not close {finding.id[:12]} by itself: {why}."
+            raise BadInput("policy", problem, instead)
+    if len(findings) > policy.most_changes:
+        problem = f"{policy.name} changes at most {policy.most_changes} in one run."
+        raise BadInput("policy", problem, instead)
 
 
 def named(policies: Sequence[Policy], name: str) -> Policy:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -49,7 +51,7 @@ from tasks.planning import (
     read_resource,
     read_resources,
 )
-from tasks.policy import ON_REQUEST, load_policies, named
+from tasks.policy import ON_REQUEST, check_automatic, load_policies, named
 from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Answered, Item, Run
 from tasks.rules import rule
 from tasks.triage import start_remediation
@@ -58,6 +60,7 @@ from tasks.warehouse.findings import account_of, findings_by_ids
 from tasks.warehouse.remediations import load_remediation
 
 BROKEN = "It broke while it was changed: compare the resource with its snapshots."
+KILLED = "The process ended while it was writing: compare the resource with its snapshots."
 DRIFTED = "The resource changed since the plan was shown. Please look again."
 
 # --- plan --------------------------------------------------------------------------------------
@@ -99,14 +102,17 @@ def begin_remediation(
 ) -> Run:
     """Plan the run and write it down, or read back what was written before it waited.
 
-    Raises BadInput for ids that are not known, and for rules without a fix.
+    Raises BadInput for ids that are not known, for rules without a fix, and for findings that the
+    named policy does not close by itself although it is automatic.
     """
     with connect() as warehouse:
         if run := records.read_back(warehouse, run_id):
-            return run
+            return _settle_broken(run, KILLED)
         found = find_findings(warehouse, finding_ids)
         account = account_of(warehouse, found[0].cloud, found[0].account)
-    policy = named(load_policies(settings.policies_path()), policy_name)
+    policies = load_policies(settings.policies_path())
+    policy = named(policies, policy_name)
+    check_automatic(policy, policies, found)
     run = Run(run_id, account, policy, requested_by)
     records.save(run, plan_findings(run.inventory, account, found, policy))
     get_run_logger().info(
@@ -123,12 +129,19 @@ def begin_restore(run_id: str, remediation_id: str, requested_by: str) -> Run:
     """
     with connect() as warehouse:
         if run := records.read_back(warehouse, run_id):
-            return run
+            return _settle_broken(run, KILLED)
         back = can_go_back(warehouse, load_remediation(warehouse, remediation_id.strip()))
         account = account_of(warehouse, back.record.cloud, back.record.account)
         (finding,) = findings_by_ids(warehouse, [back.record.finding_id])
     run = Run(run_id, account, ON_REQUEST, requested_by, undoes=back.record.id)
     records.save(run, [plan_back(run.inventory, account, finding, back)])
+    return run
+
+
+def _settle_broken(run: Run, message: str) -> Run:
+    """What is still being written to when nobody writes any more has failed, as far as we know."""
+    broken = [item for item in run.items if item.state == "applying"]
+    records.settle(run, broken, "failed", message)
     return run
 
 
@@ -160,14 +173,26 @@ def take_answer(run: Run, fields: Mapping[str, object]) -> Answered:
     if not answer.approved:
         records.settle(run, run.waiting, "denied", f"Denied by {who}.", who, verified=verified)
         return NOTHING_CHOSEN
+    if not _hold(run):
+        return NOTHING_CHOSEN
     left_out = [item for item in run.waiting if item.number in answer.leave_out]
     records.settle(run, left_out, "left_out", "The approver left it out.", who, verified=verified)
-    records.keep_waiting(run)
     with connect() as warehouse:
         for item in run.waiting:
             records.note(warehouse, run, "approved", item.id, {"verified": verified}, actor=who)
     chosen = tuple(item.number for item in run.waiting)
     return Answered(redeemed.code, chosen, who, verified)
+
+
+def _hold(run: Run) -> bool:
+    """Keep what is approved from expiring until the run gets to it; whether it was still there."""
+    try:
+        records.keep_waiting(run, approved=True)
+    except IllegalTransition:
+        for item in run.waiting:
+            records.look_up(item)
+        return False
+    return True
 
 
 def _redeem(run: Run, answer: approval.Answer) -> codes.Redeemed:
@@ -216,6 +241,8 @@ def ask_customer(run: Run) -> Answered:
 
     A refusal settles every finding of the run as refused: there is nobody to ask again.
     """
+    if not _hold(run):
+        return NOTHING_CHOSEN
     source = run.inventory.source(run.account.source)
     plans = [item.planned for item in run.waiting]
     try:
@@ -259,12 +286,12 @@ def close_one(run: Run, number: int, answer: Answered) -> State:
     waiting: ``conclude_round`` asks again.
     """
     item = run.item(number)
+    place = _Place(run, item, answer)
     try:
         closed = close_finding(
-            item.planned,
-            _Place(run, item, answer),
-            own_change=item.planned.resource.id in run.changed,
+            item.planned, place, own_change=item.planned.resource.id in run.changed
         )
+        closed = replace(closed, read_at=place.read_at)
     except GateRefused as refusal:
         run.gate_refusal = str(refusal)
         return Failed(name="Gate refused", message=str(refusal))
@@ -287,8 +314,10 @@ class _Place:
 
     def __init__(self, run: Run, item: Item, answer: Answered) -> None:
         self._run, self._item, self._answer = run, item, answer
+        self.read_at = datetime.now(UTC)  # right before the last look at the resource
 
     def read(self) -> Resource:
+        self.read_at = datetime.now(UTC)
         return read_resource(self._run.inventory, self._run.account, self._item.planned.resource)
 
     def open_session(self, now: Resource, steps: Sequence[Step]) -> Session:
@@ -317,8 +346,7 @@ def _failure(error: Exception, *, begun: bool) -> Closed:
 @task(cache_policy=NO_CACHE, persist_result=False)
 def conclude_round(run: Run) -> None:
     """Plan afresh what changed under the plan, ask again for what is left, let go of the gate."""
-    broken = [item for item in run.items if item.state == "applying"]
-    records.settle(run, broken, "failed", BROKEN)
+    _settle_broken(run, BROKEN)
     if run.automatic:
         _release(run)
     elif drifted := [item for item in run.waiting if item.drifted]:
@@ -337,10 +365,12 @@ def _plan_again(run: Run, changed: Sequence[Item]) -> None:
     with connect() as warehouse:
         found = {f.id: f for f in findings_by_ids(warehouse, [i.finding_id for i in changed])}
     ordered: list[Finding] = [found[item.finding_id] for item in changed]
+    read_at = datetime.now(UTC)
     resources = read_resources(run.inventory, run.account, ordered)
     for item, resource in zip(changed, resources, strict=True):
         if isinstance(resource, ResourceGone):
-            gone = Closed("already_resolved", "The resource does not exist any more.")
+            words = "The resource does not exist any more."
+            gone = Closed("already_resolved", words, read_at=read_at)
             records.record(run, item, gone, NOTHING_CHOSEN)
         elif isinstance(resource, SutureError):
             records.settle(run, [item], "failed", f"Could not be read again: {resource}")
@@ -348,10 +378,10 @@ def _plan_again(run: Run, changed: Sequence[Item]) -> None:
             words = "The resource changed since the plan was shown; nothing was put back."
             records.settle(run, [item], "drifted", words)
         else:
-            _plan_changed(run, item, resource)
+            _plan_changed(run, item, resource, read_at)
 
 
-def _plan_changed(run: Run, item: Item, resource: Resource) -> None:
+def _plan_changed(run: Run, item: Item, resource: Resource, read_at: datetime) -> None:
     its_rule = rule(item.planned.rule)
     try:
         plan = _planned_again(item, resource, item.planned.values)
@@ -361,7 +391,8 @@ def _plan_changed(run: Run, item: Item, resource: Resource) -> None:
         return
     item.plan = plan
     if achieved:
-        closed = Closed("already_resolved", "The rule passes already.", resource)
+        words = "The rule passes already."
+        closed = Closed("already_resolved", words, resource, read_at=read_at)
         records.record(run, item, closed, NOTHING_CHOSEN)
 
 
@@ -418,8 +449,14 @@ def finish_remediation(run: Run) -> State:
 # What a run is called whose findings ended badly, the worst first; and whose ended undone.
 END_NAMES = {
     "failed": "Failed",
+    "applying": "Failed",  # it was never said how it ended
     "undone": "Undone",
     "refused": "Gate refused",
     "drifted": "Drifted",
 }
-NOT_DONE = {"denied": "Denied", "expired": "Expired", "already_resolved": "Already resolved"}
+NOT_DONE = {
+    "denied": "Denied",
+    "expired": "Expired",
+    "left_out": "Left out",
+    "already_resolved": "Already resolved",
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import psycopg
@@ -59,7 +60,7 @@ def save(run: Run, planned: Sequence[Planned]) -> None:
 def _save_more(warehouse: Connection, run: Run, record: Record, one: Planned) -> None:
     if one.state == "already_resolved":
         place = (one.finding.region, one.finding.kind, one.finding.resource)
-        _observe(warehouse, run, place, one.resource)
+        _observe(warehouse, run, place, one.resource, one.read_at)
     elif one.plan is not None:
         remediations.add_snapshot(warehouse, record.id, "before", one.plan.resource)
     details = {"finding": one.finding.id, "state": one.state}
@@ -100,8 +101,15 @@ def _item(record: Record) -> Item:
     return Item(record.id, record.finding_id, plan, record.state, record.message)
 
 
-def keep_waiting(run: Run, message: str = "") -> None:
-    """Write down the plans of what waits, as they are now, in the round that they are now in."""
+def keep_waiting(run: Run, message: str = "", *, approved: bool = False) -> None:
+    """Write down the plans of what waits, as they are now, in the round that they are now in.
+
+    What is approved does not expire while the run gets to it; what is asked again expires when the
+    run does.
+    """
+    until = run.expires_at
+    if approved:
+        until = max(until, datetime.now(UTC) + remediations.WRITING)
     with connect() as warehouse, warehouse.transaction():
         for item in run.waiting:
             plan = item.planned
@@ -114,6 +122,7 @@ def keep_waiting(run: Run, message: str = "") -> None:
                 plan=_plan_row(run, plan),
                 plan_hash=plan.hash,
                 fingerprint=plan.resource.fingerprint,
+                expires_at=until,
             )
             item.state, item.message = "waiting", message
         if message:
@@ -165,7 +174,8 @@ def record(run: Run, item: Item, closed: Closed, answer: Answered) -> None:
         if closed.state == "restored":
             remediations.set_state(warehouse, run.undoes, "undone", f"Put back by run {run.id}.")
         if closed.resource is not None or closed.state == "already_resolved":
-            _observe(warehouse, run, (known.region, known.kind, known.id), closed.resource)
+            place = (known.region, known.kind, known.id)
+            _observe(warehouse, run, place, closed.resource, closed.read_at)
         note(warehouse, run, closed.state, item.id, {"message": closed.message})
 
     _patiently(write)
@@ -236,9 +246,16 @@ def _patiently(write: Callable[[Connection], T]) -> T:
 
 
 def _observe(
-    warehouse: Connection, run: Run, place: tuple[str, str, str], resource: Resource | None
+    warehouse: Connection,
+    run: Run,
+    place: tuple[str, str, str],
+    resource: Resource | None,
+    read_at: datetime | None,
 ) -> None:
-    """Merge what the resource shows now (None: it is gone) into the findings, by every rule."""
+    """Merge what the resource showed at ``read_at`` (None: it was gone), by every rule.
+
+    As of then, not of now: a scan that has looked at it since knows better.
+    """
     seen = [resource] if resource is not None else []
     observations = [observe(each, one) for one in seen for each in RULES if each.kind == one.kind]
     scans.merge_one(
@@ -247,4 +264,5 @@ def _observe(
         trigger="verify",
         flow_run_id=run.id,
         gone=[] if seen else [place],
+        observed_at=read_at,
     )

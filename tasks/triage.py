@@ -19,6 +19,7 @@ from psycopg import Connection
 
 from tasks import settings
 from tasks.errors import SutureError
+from tasks.model import canonical_json, sha256
 from tasks.policy import Assignment, Group, assign, load_policies
 from tasks.rules import RULES
 from tasks.warehouse import audit, remediations
@@ -27,7 +28,6 @@ from tasks.warehouse.findings import open_findings
 from tasks.warehouse.remediations import RemediationRecord
 
 DEPLOYMENT = "remediate/remediate"
-WRITING = timedelta(hours=1)  # a session lasts a quarter of one
 QUIET = timedelta(days=1)  # from the end of a finding's remediation until triage takes it up again
 
 
@@ -53,9 +53,12 @@ def reconcile_approvals() -> int:
 
 
 def _cancel(prefect: SyncPrefectClient, run_id: str) -> None:
-    """End a run that waits. One that is over, or that Prefect has forgotten, is left as it is."""
+    """End a run that waits. Any other is left as it is: one that runs may be writing, and will
+    find that its approval is over.
+    """
     run = _flow_run(prefect, run_id)
-    if run is not None and run.state is not None and not run.state.is_final():
+    state = run.state if run is not None else None
+    if state is not None and (state.is_paused() or state.is_scheduled() or state.is_pending()):
         late: State = Cancelled(name="Expired", message="Nobody approved it in time.")
         prefect.set_flow_run_state(UUID(run_id), late, force=True)
 
@@ -85,7 +88,11 @@ def _free_what_was_left(warehouse: Connection, prefect: SyncPrefectClient) -> in
 def _takes_too_long(record: RemediationRecord) -> bool:
     """Whether it has been written to for longer than any session lasts: its process is gone."""
     begun = record.decided_at
-    return record.state == "applying" and begun is not None and datetime.now(UTC) - begun > WRITING
+    return (
+        record.state == "applying"
+        and begun is not None
+        and datetime.now(UTC) - begun > remediations.WRITING
+    )
 
 
 def _free(warehouse: Connection, record: RemediationRecord, how: str) -> None:
@@ -134,9 +141,17 @@ def assign_findings() -> Assignment:
 
 @task(cache_policy=NO_CACHE, task_run_name="ask-{group.account}")
 def start_approval(group: Group) -> str:
-    """Start the remediation run that asks an approver; it suspends by itself. Returns its id."""
+    """Start the remediation run that asks an approver; it suspends by itself. Returns its id.
+
+    Until the run has begun the warehouse knows nothing of it. A triage that sorts the same findings
+    into the same group meanwhile gets the run that is queued already.
+    """
+    ids = sorted(finding.id for finding in group.findings)
+    with connect() as warehouse:
+        since = remediations.free_since(warehouse, ids)
     started = start_remediation(
         [finding.id for finding in group.findings],
+        once=sha256(canonical_json([group.policy.name, ids, str(since)])),
         policy=group.policy.name,
         requested_by="triage",
         account=group.account,
@@ -145,15 +160,31 @@ def start_approval(group: Group) -> str:
 
 
 def start_remediation(
-    finding_ids: Sequence[str], *, policy: str = "", requested_by: str, account: str = ""
+    finding_ids: Sequence[str],
+    *,
+    policy: str = "",
+    requested_by: str,
+    account: str = "",
+    once: str = "",
 ) -> dict[str, str]:
     """Start a run of the remediation deployment. Returns its id and its page in the UI.
 
     A deployment run of its own, not a subflow: only such a run can suspend and free its process.
+    While a run that was started with the same ``once`` is not over, that run is returned.
     Raises SutureError when the deployment is not there.
     """
+    run = _run_deployment(finding_ids, policy, requested_by, account, once)
+    while once and run.state is not None and run.state.is_final():
+        once = f"{once[:64]}-{run.id}"  # it ended before it took the findings up: another one
+        run = _run_deployment(finding_ids, policy, requested_by, account, once)
+    return {"run": str(run.id), "address": settings.run_address(str(run.id))}
+
+
+def _run_deployment(
+    finding_ids: Sequence[str], policy: str, requested_by: str, account: str, key: str
+) -> FlowRun:
     try:
-        run: FlowRun = run_deployment(  # type: ignore[assignment]
+        return run_deployment(  # type: ignore[return-value]
             DEPLOYMENT,
             parameters={
                 "finding_ids": list(finding_ids),
@@ -162,6 +193,7 @@ def start_remediation(
             },
             flow_run_name=f"remediate {account or f'{len(finding_ids)} findings'}",
             tags=["suture", f"account:{account}"] if account else ["suture"],
+            idempotency_key=key or None,
             timeout=0,
             as_subflow=False,
         )
@@ -169,4 +201,3 @@ def start_remediation(
         raise SutureError(
             f"There is no deployment {DEPLOYMENT}. Run `prefect deploy --all` or `suture serve`."
         ) from None
-    return {"run": str(run.id), "address": settings.run_address(str(run.id))}

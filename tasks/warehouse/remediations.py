@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,7 +20,9 @@ from tasks.model import Resource, canonical_json
 from tasks.warehouse.rows import clean, to_resource
 
 # Ends that leave a finding open, whoever or whatever decided so.
-UNCLOSED_STATES = ("denied", "left_out", "refused", "failed", "undone")
+UNCLOSED_STATES = ("denied", "left_out", "refused", "failed", "undone", "expired", "drifted")
+
+WRITING = timedelta(hours=1)  # longer than any run writes: a session lasts a quarter of this
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,14 +195,21 @@ def set_state(
 def expire_overdue(
     conn: psycopg.Connection, now: datetime | None = None
 ) -> list[RemediationRecord]:
-    """Expire what was planned or waits and whose time is over; returns those, for their runs."""
+    """Expire what was planned or waits and whose time is over; returns those, for their runs.
+
+    A run that is writing was approved in time: what it has yet to reach is left to it.
+    """
     moment = now or datetime.now(UTC)
     with conn.transaction():
         expired = conn.execute(
             """
-            UPDATE remediations
+            UPDATE remediations AS one
             SET state = 'expired', message = 'nobody approved it in time', finished_at = %(now)s
             WHERE state IN ('planned', 'waiting') AND expires_at <= %(now)s
+              AND NOT EXISTS (
+                SELECT FROM remediations AS other
+                WHERE other.run_id = one.run_id AND other.state = 'applying'
+              )
             RETURNING id
             """,
             {"now": moment},
@@ -236,6 +245,19 @@ def recently_ended(conn: psycopg.Connection, ids: Sequence[str], since: datetime
         (list(ids), since, list(UNCLOSED_STATES)),
     )
     return {finding for (finding,) in rows}
+
+
+def free_since(conn: psycopg.Connection, ids: Sequence[str]) -> datetime | None:
+    """When the last of these findings was opened, or came to the end of a remediation."""
+    row = conn.execute(
+        """
+        SELECT max(greatest(f.opened_at, r.finished_at))
+        FROM findings f LEFT JOIN remediations r ON r.finding_id = f.id
+        WHERE f.id = ANY(%s)
+        """,
+        (list(ids),),
+    ).fetchone()
+    return row[0] if row else None
 
 
 def add_snapshot(

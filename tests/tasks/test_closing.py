@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -213,6 +213,41 @@ def test_a_fix_that_does_not_work_is_taken_back() -> None:
         close(place)
     assert (place.at, place.kept[-1]) == (0, "undone")
     assert place.calls.count("undo") == 2
+
+
+def bucket(**versioning: str) -> Resource:
+    return Resource(
+        cloud=Cloud.AWS,
+        account="111122223333",
+        region="eu-central-1",
+        kind="aws.s3.bucket",
+        id="arn:aws:s3:::papers",
+        name="papers",
+        config=Config({"Name": "papers", "Versioning": versioning}),
+    )
+
+
+VERSIONS = rule("aws_s3_bucket_versioning_enabled")
+NEVER, SUSPENDED = bucket(), bucket(Status="Suspended")
+VERSIONING = make_plan(VERSIONS, NEVER, {}, finding_id="e" * 64)
+
+
+def test_an_undo_as_near_as_the_cloud_gets_is_an_undo() -> None:
+    place = Pretend(states=(NEVER, NEVER), undo_leaves=SUSPENDED)
+    with pytest.raises(VerifyFailed, match="taken back"):
+        close(place, VERSIONING)
+    assert place.kept[-1] == "undone"
+    with pytest.raises(ApplyFailed, match="compare the snapshots"):
+        close(Pretend(states=(NEVER, NEVER), undo_leaves=bucket(Status="Enabled")), VERSIONING)
+
+
+def test_a_failed_apply_is_undone_as_near_as_the_cloud_gets() -> None:
+    again = replace(VERSIONING, steps=VERSIONING.steps * 2)
+    place = Pretend(states=(NEVER, NEVER), on_apply={2: CloudError("boom")}, undo_leaves=SUSPENDED)
+    with pytest.raises(ApplyFailed, match="boom") as failed:
+        close(place, again)
+    assert failed.value.undone
+    assert place.kept[-1] == "undone"
 
 
 def test_a_fix_that_cannot_be_verified_is_taken_back() -> None:

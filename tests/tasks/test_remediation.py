@@ -9,6 +9,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -35,7 +36,7 @@ from tasks.errors import BadInput, CloudTimeout, Conflict, GateRefused
 from tasks.inventory import load_inventory
 from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict
 from tasks.planning import by_account, find_findings, plan_finding, read_resources
-from tasks.remediation_run import MOST_ROUNDS, Run, paragraph
+from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Run, paragraph
 from tasks.rules import rule
 from tasks.warehouse import remediations, scans
 from tasks.warehouse.audit import verify_chain
@@ -50,12 +51,15 @@ AZURE_RDP = "azure_network_security_group_rdp_not_open"
 HTTPS_ONLY = "azure_storage_account_https_only"
 EBS = "aws_ec2_ebs_encrypted_by_default"
 BUCKET = "aws_s3_bucket_public_access_blocked"
+VERSIONS, TLS = "aws_s3_bucket_versioning_enabled", "aws_s3_bucket_tls_only"
 PASSWORDS = "aws_iam_password_policy_length"
 
 POLICIES = """
 suture: 1
 policies:
-  - {name: at-once, match: {rule: "*"}, mode: automatic}
+  - {name: passwords, match: {rule: aws_iam_password_policy_length}, mode: assisted}
+  - {name: at-once, match: {rule: "*"}, mode: automatic, most_changes: 1}
+  - {name: azure-at-once, match: {cloud: azure}, mode: automatic}
   - {name: office, match: {rule: "*"}, mode: assisted, values: {allowed_cidrs: 10.1.0.0/16}}
 """
 
@@ -128,11 +132,14 @@ class Bench:
 
     def answer(self, run: Run, code: str = "", **fields: str) -> None:
         """One round: what the approver types, and all that follows, as the flow does it."""
-        handle = HANDLE_PREFIX + f"{len(self.handles):043d}"
-        self.handles[handle] = code
-        typed = {"decision": "approve", "approver": "Ada", "code": handle, **fields}
+        typed = {"decision": "approve", "approver": "Ada", "code": self.handle(code), **fields}
         answered = remediation.take_answer.fn(run, typed)
         self.go_on(run, answered)
+
+    def handle(self, code: str) -> str:
+        handle = HANDLE_PREFIX + f"{len(self.handles):043d}"
+        self.handles[handle] = code
+        return handle
 
     def go_on(self, run: Run, answered: Any) -> None:
         for number in answered.chosen:
@@ -671,6 +678,106 @@ def test_by_policy_a_change_meanwhile_ends_the_run(bench: Bench) -> None:
     bench.go_on(run, remediation.ask_customer.fn(run))
     assert bench.states(run) == ["drifted"]
     assert bench.end(run)[0] == "Drifted"
+
+
+def test_naming_an_automatic_policy_is_no_way_around_an_approval(bench: Bench) -> None:
+    found = bench.take(VERSIONS, 2)
+    with pytest.raises(BadInput, match="its cloud is aws, not azure"):
+        bench.begin(found[:1], "azure-at-once")
+    with pytest.raises(BadInput, match="at most 1 in one run"):
+        bench.begin(found, "at-once")
+    with pytest.raises(BadInput, match="another policy before it does"):
+        bench.begin(bench.take(PASSWORDS), "at-once")
+    run = bench.begin(found[:1], "at-once")
+    assert run.automatic
+    text = bench.policies.read_text()
+    bench.policies.write_text("suture: 1\npolicies: []\n")
+    try:
+        assert bench.again(run).automatic  # it has begun: what it was given stands
+    finally:
+        bench.policies.write_text(text)
+
+
+# --- a process that ends, and time that runs out -------------------------------------------------
+
+
+def test_a_process_that_ended_while_it_was_writing_has_failed(bench: Bench) -> None:
+    run = bench.begin(bench.take(TLS, 2))
+    item = run.items[0]
+    remediation_records.begin_writing(run, item, item.planned.resource, NOTHING_CHOSEN)
+    assert bench.end(run)[0] == "Failed"  # never said how it ended: not well
+    run = bench.again(run)
+    assert bench.states(run) == ["failed", "waiting"]
+    assert "ended while it was writing" in run.items[0].message
+
+
+def test_a_run_of_which_all_was_left_out_is_called_so(bench: Bench) -> None:
+    run = bench.begin(bench.take(AWS_SSH))
+    remediation_records.settle(run, run.waiting, "left_out", "The approver left it out.")
+    assert bench.end(run)[0] == "Left out"
+
+
+@pytest.mark.parametrize("policy", ["", "at-once"])
+def test_what_is_approved_in_time_does_not_expire_before_it_is_reached(
+    bench: Bench, policy: str
+) -> None:
+    (finding,) = bench.take(HTTPS_ONLY)
+    run = bench.begin([finding], policy)
+    run.expires_at = datetime.now(UTC) + timedelta(seconds=1)
+    with connect() as warehouse:
+        remediations.set_state(warehouse, run.items[0].id, "waiting", expires_at=run.expires_at)
+    code = bench.open(finding).code.get_secret_value()
+    approval = {"decision": "approve", "approver": "Ada", "code": bench.handle(code)}
+    answered = (
+        remediation.ask_customer.fn(run) if policy else remediation.take_answer.fn(run, approval)
+    )
+    with connect() as warehouse:
+        late = run.expires_at + timedelta(minutes=5)
+        expired = remediations.expire_overdue(warehouse, late)
+    assert run.id not in {one.run_id for one in expired}
+    bench.go_on(run, answered)
+    assert bench.states(run) == ["remediated"]
+
+
+def test_what_is_asked_again_expires_when_the_run_does(bench: Bench) -> None:
+    (finding,) = bench.take(AWS_SSH)
+    bench.close_gate(finding)
+    run = bench.begin([finding])
+    run.expires_at = datetime.now(UTC) + timedelta(minutes=1)
+    bench.answer(run, "123456")
+    assert bench.rows(run)[0].expires_at == run.expires_at
+
+
+def test_an_approval_that_comes_too_late_ends_the_run_as_expired(bench: Bench) -> None:
+    (finding,) = bench.take(AWS_SSH)
+    run = bench.begin([finding])
+    with connect() as warehouse:
+        remediations.set_state(warehouse, run.items[0].id, "expired", "too late")
+    bench.answer(run, "123456")
+    assert bench.states(run) == ["expired"]
+    assert bench.end(run)[0] == "Expired"
+
+
+def test_a_scan_that_looked_later_than_the_run_knows_better(bench: Bench) -> None:
+    (finding,) = bench.take(AWS_SSH)
+    run = bench.begin([finding])
+    code = bench.open(finding).code.get_secret_value()
+    real = remediation_records.record
+
+    def slowly(*args: Any) -> None:
+        bench.scan()  # between the last look and its being written down
+        with connect() as warehouse:
+            warehouse.execute(
+                "UPDATE findings SET status = 'open', resolved_at = NULL, resolution = NULL "
+                "WHERE id = %s",
+                (finding.id,),
+            )
+        real(*args)
+
+    bench.patch.setattr(remediation_records, "record", slowly)
+    bench.answer(run, code)
+    assert bench.states(run) == ["remediated"]
+    assert bench.status(finding) == "open"
 
 
 # --- parts -------------------------------------------------------------------------------------
