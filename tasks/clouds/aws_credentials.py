@@ -6,7 +6,8 @@ import asyncio
 import os
 import threading
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import botocore.session
 from botocore.exceptions import BotoCoreError
@@ -101,20 +102,28 @@ class _FromChain:
         return await asyncio.to_thread(self._resolve)
 
     def _resolve(self) -> AwsCredentials:
-        try:
+        def find() -> Any:
             with self._lock:
                 if self._session is None:
                     self._session = botocore.session.Session(profile=self._profile)
-                found = self._session.get_credentials()
-            keys = found.get_frozen_credentials() if found is not None else None
-        except BotoCoreError as error:
-            raise AccessRefused(f"no AWS credentials: {error}") from None
-        if keys is None or not keys.access_key or not keys.secret_key:
-            raise AccessRefused(
-                "the SDK's own chain finds no AWS credentials: set AWS_PROFILE or the "
-                "AWS_ACCESS_KEY_ID pair, or name credentials in the inventory"
-            )
-        return AwsCredentials(keys.access_key, keys.secret_key, keys.token)
+                return self._session.get_credentials()
+
+        return keys_found(find, hint=", or name credentials in the inventory")
+
+
+def keys_found(find: Callable[[], Any], *, hint: str = "") -> AwsCredentials:
+    """The keys that an SDK's chain finds. Raises AccessRefused, with what to set, for none."""
+    try:
+        found = find()
+        keys = found.get_frozen_credentials() if found is not None else None
+    except BotoCoreError as error:
+        raise AccessRefused(f"no AWS credentials: {error}") from None
+    if keys is None or not keys.access_key or not keys.secret_key:
+        raise AccessRefused(
+            "the SDK's own chain finds no AWS credentials: set AWS_PROFILE or the "
+            f"AWS_ACCESS_KEY_ID pair{hint}"
+        )
+    return AwsCredentials(keys.access_key, keys.secret_key, keys.token)
 
 
 def environment(name: str) -> str:

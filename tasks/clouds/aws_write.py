@@ -11,11 +11,10 @@ from typing import Any
 import boto3
 from botocore import xform_name
 from botocore.config import Config as ClientConfig
-from botocore.exceptions import BotoCoreError
 from pydantic import SecretStr
 
 from tasks.clouds.aws_api import AwsCredentials
-from tasks.clouds.aws_credentials import environment
+from tasks.clouds.aws_credentials import environment, keys_found
 from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite, aws_errors, hiding
 from tasks.clouds.session_policy import policy_text
 from tasks.errors import AccessRefused, CloudError, Conflict, GateRefused
@@ -152,17 +151,7 @@ def hub_keys(wanted: HubCredentials | None) -> AwsCredentials:
 
 def keys_from_chain(profile: str = "") -> AwsCredentials:
     """Keys from the SDK's own chain: variables, profiles, SSO, container and instance roles."""
-    try:
-        found = boto3.Session(profile_name=profile or None).get_credentials()
-        keys = found.get_frozen_credentials() if found is not None else None
-    except BotoCoreError as error:
-        raise AccessRefused(f"no AWS credentials: {error}") from None
-    if keys is None or not keys.access_key or not keys.secret_key:
-        raise AccessRefused(
-            "the SDK's own chain finds no AWS credentials: set AWS_PROFILE or the "
-            "AWS_ACCESS_KEY_ID pair"
-        )
-    return AwsCredentials(keys.access_key, keys.secret_key, keys.token)
+    return keys_found(lambda: boto3.Session(profile_name=profile or None).get_credentials())
 
 
 def leading_region(source: AwsSource) -> str:

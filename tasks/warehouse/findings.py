@@ -103,9 +103,6 @@ def resource_of(conn: psycopg.Connection, finding_id: str) -> Resource | None:
     )
 
 
-finding_resource = resource_of
-
-
 def resource_by_id(
     conn: psycopg.Connection, cloud: str, account_id: str, resource_id: str
 ) -> Resource | None:
