@@ -46,7 +46,7 @@ $(READY): requirements.txt pyproject.toml
 
 # uv resolves for every platform and Python at once; pip installs what it wrote.
 lock:
-	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra local --extra dask --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" \
 	  --output-file requirements.txt
 
