@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import botocore.session
 from botocore.exceptions import BotoCoreError
 
-from tasks.clouds.aws_api import AwsApi, AwsCredentials
+from tasks.clouds.aws_api import AwsApi
+from tasks.clouds.aws_request import AwsCredentials
 from tasks.errors import AccessRefused, BadInput
 from tasks.inventory import AwsSource, HubCredentials
 

@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import aiohttp
 import orjson
 from azure.core.exceptions import (
     AzureError,
@@ -27,8 +26,9 @@ from azure.identity.aio import CertificateCredential, ClientSecretCredential
 from yarl import URL
 
 from tasks.clouds.aws_credentials import environment
+from tasks.clouds.http_client import Answer, HttpFault, Origin
 from tasks.clouds.retrying import TryAgain, patiently, retry_after_seconds
-from tasks.clouds.transport import Limits, faults, open_http, trust
+from tasks.clouds.transport import USER_AGENT, Limits, open_http, trust, what_failed
 from tasks.errors import (
     AccessRefused,
     BadInput,
@@ -56,6 +56,9 @@ class AzureApi:
         self._source = source
         self._limits = limits or Limits()
         self._origin = URL(source.resource_manager).origin()
+        self._where = Origin(
+            self._origin.scheme == "https", self._origin.host or "", self._origin.port or 443
+        )
         self._token = ""
         self._refresh_at = 0.0
         self._token_lock = asyncio.Lock()
@@ -66,7 +69,7 @@ class AzureApi:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._credential)
             self._http = open_http(self._limits, self._source.ca_file)
-            await stack.enter_async_context(self._http)
+            stack.push_async_callback(self._http.close)
             self._closing = stack.pop_all()
         return self
 
@@ -117,16 +120,23 @@ class AzureApi:
 
     async def _exchange(self, url: URL) -> dict[str, Any]:
         operation = f"GET {url.path}"
-        headers = {"Authorization": f"Bearer {await self._fresh_token()}"}
-        host = self._origin.authority
+        request = (
+            f"GET {url.raw_path_qs} HTTP/1.1\r\n"
+            f"Host: {self._where.authority}\r\n"
+            f"User-Agent: {USER_AGENT}\r\n"
+            "Accept: application/json\r\n"
+            "Accept-Encoding: gzip\r\n"
+            f"Authorization: Bearer {await self._fresh_token()}\r\n\r\n"
+        )
         self.calls += 1
-        with faults(operation, host):
-            async with self._http.get(url, headers=headers, allow_redirects=False) as response:
-                body = await response.read()
-        answer = _json_object(body)
-        if response.status == 200 and answer is not None:
+        try:
+            said = await self._http.ask(self._where, request.encode("latin-1"))
+        except HttpFault as fault:
+            raise what_failed(fault, operation) from None
+        answer = _json_object(said.body)
+        if said.status == 200 and answer is not None:
             return answer
-        raise _failure(operation, response, answer)
+        raise _failure(operation, said, answer)
 
     async def _fresh_token(self) -> str:
         if time.time() >= self._refresh_at:
@@ -188,7 +198,7 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
 
 
 def _failure(
-    operation: str, response: aiohttp.ClientResponse, answer: dict[str, Any] | None
+    operation: str, response: Answer, answer: dict[str, Any] | None
 ) -> CloudError | TryAgain:
     """The exception for one answer of ARM's that is not a JSON object with status 200."""
     status = response.status
@@ -196,7 +206,7 @@ def _failure(
     error = error if isinstance(error, dict) else {}
     code = str(error.get("code") or status)
     message = _short(str(error.get("message") or f"HTTP {status}"))
-    retry_after = retry_after_seconds(response.headers.get("Retry-After"))
+    retry_after = retry_after_seconds(response.headers.get("retry-after"))
     if status in (429, 503):
         return TryAgain(Throttled(message, code=code, operation=operation), retry_after)
     if status in (401, 403):
