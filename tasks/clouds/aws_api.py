@@ -1,8 +1,8 @@
 """The AWS read path: one signed, awaited HTTP exchange per call, and nothing kept per account.
 
 botocore stays the source of truth: its models, serializers, rulesets and signers write the request
-(aws_request), its parsers read the answer. Its sessions, clients and hooks, which cost tens of
-milliseconds an account, are left out. A call goes
+(aws_request), its models and parsers read the answer (aws_answer). Its sessions, clients and hooks,
+which cost tens of milliseconds an account, are left out. A call goes
 
     params -> draft (kept) -> signature -> HTTP -> parser -> dict, or an error
 """
@@ -18,6 +18,7 @@ import jmespath  # type: ignore[import-untyped]
 from botocore.handlers import parse_get_bucket_location
 from botocore.parsers import ResponseParserError
 
+from tasks.clouds.aws_answer import read_answer
 from tasks.clouds.aws_request import AwsCredentials, Draft, draft, service_of, sign
 from tasks.clouds.http_client import HttpFault
 from tasks.clouds.retrying import TryAgain, patiently, retry_after_seconds
@@ -104,27 +105,16 @@ class AwsApi:
             said = await self._http.ask(drawn.origin, sign(drawn, credentials, time.time()))
         except HttpFault as fault:
             raise what_failed(fault, operation) from None
-        described = service_of(service)
-        model = described.model.operation_model(operation)
-        wire = {
-            "status_code": said.status,
-            "headers": said.headers,
-            "body": said.body,
-            "context": {"operation_name": operation},
-        }
         try:
-            if said.body[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-                raise ResponseParserError  # a proxy's page; as XML it might pass for an empty list
-            answer: dict[str, Any] = described.parser.parse(wire, model.output_shape)  # type: ignore[arg-type]
+            answer = read_answer(service, operation, said)
         except ResponseParserError:
             garbled = CloudError(
                 f"{drawn.origin.authority} answered {said.status} with a body that is not "
-                f"{described.model.protocol}",
+                f"{service_of(service).model.protocol}",
                 code=str(said.status) if said.status >= 300 else "",
                 operation=operation,
             )
             raise TryAgain(garbled) from None
-        answer.pop("ResponseMetadata", None)
         if said.status < 300:
             if operation == "GetBucketLocation":  # the one answer here that no model describes
                 parse_get_bucket_location(answer, SimpleNamespace(raw=said.body, content=said.body))
