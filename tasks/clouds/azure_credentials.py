@@ -1,7 +1,7 @@
 """Who reads Azure: the application's credential, and why Entra gave it no token.
 
-azure-identity takes 30 MB and half a second to import: this module is imported where a source is
-opened, and by nothing that only may open one.
+azure-identity takes 15 MB and 0.2 s to import: this module is imported where a source is opened,
+and by nothing that only may open one.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class ResourceManager:
         self.tenant = tenant
         self.graph = ResourceGraph(tenant, options or GraphOptions())
         for subscription in tenant.subscriptions:
-            self.graph.note(subscription)
+            self.graph.note(subscription, float("-inf"))  # what is planted, it knows
         self.tokens = tokens
         self.address = address
         kinds: Iterable[ResourceKind] = (

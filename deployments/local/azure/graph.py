@@ -58,8 +58,8 @@ class ResourceGraph:
     _quotas: dict[str, _Quota] = field(default_factory=dict)
     _history: dict[str, deque[tuple[float, bytes]]] = field(default_factory=dict)
 
-    def note(self, subscription_id: str) -> None:
-        """Remember the subscription as it is now, for when its present is the lagging past."""
+    def note(self, subscription_id: str, since: float | None = None) -> None:
+        """Remember the subscription as it is now (or since then): soon it is the lagging past."""
         subscription = self.tenant.subscriptions.get(subscription_id)
         if not self.options.lag or subscription is None:
             return
@@ -67,7 +67,7 @@ class ResourceGraph:
         rows = orjson.dumps(self._render(subscription))
         now = self.tenant.clock()
         if not seen or seen[-1][1] != rows:
-            seen.append((now, rows))
+            seen.append((now if since is None else since, rows))
         while len(seen) > 1 and seen[1][0] <= now - self.options.lag:
             seen.popleft()
 
