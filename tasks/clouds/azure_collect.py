@@ -114,11 +114,14 @@ async def collect(
     """
     collectors = [COLLECTORS[kind] for kind in kinds]
     answers: dict[str, tuple[list[Resource], Covered]] = {}
+    forbidden: frozenset[str] = frozenset()
     if graph is not None:
-        answers = await _from_graph(api, subscription, collectors, graph)
+        answers, forbidden = await _from_graph(api, subscription, collectors, graph)
     rest = [collector for collector in collectors if collector.kind not in answers]
     listed = await asyncio.gather(*(_collect_one(api, subscription, one) for one in rest))
-    answers |= {one.kind: answer for one, answer in zip(rest, listed, strict=True)}
+    for one, answer in zip(rest, listed, strict=True):
+        known_as_part = one.kind in forbidden and answer[1].ok
+        answers[one.kind] = ([], _only_a_part(one)) if known_as_part else answer
     in_turn = [answers[collector.kind] for collector in collectors]
     resources = [resource for found, _ in in_turn for resource in found]
     return resources, [covered for _, covered in in_turn]
@@ -129,8 +132,11 @@ async def _from_graph(
     subscription: str,
     collectors: Sequence[Collector],
     graph: SharedGraph[Resource],
-) -> dict[str, tuple[list[Resource], Covered]]:
-    """What the graph answers of each kind, without those for which ARM is to be asked."""
+) -> tuple[dict[str, tuple[list[Resource], Covered]], frozenset[str]]:
+    """What the graph answers of each kind, and the kinds that the identity may not read whole.
+
+    ARM is to be asked for the kinds that are missing, those too: it refuses in its own words.
+    """
     offered = [collector for collector in collectors if collector.graph]
     try:
         may = await permissions(api, subscription)
@@ -140,23 +146,30 @@ async def _from_graph(
         return {
             one.kind: ([], Covered(EVERY_REGION, one.kind, ok=False, reason=refused))
             for one in offered
-        }
+        }, frozenset()
     except CloudError:
         graph.drop(subscription)
-        return {}
+        return {}, frozenset()
     allowed = [collector for collector in offered if may(collector.read)]
+    forbidden = frozenset(one.kind for one in collectors if not may(one.read))
     if not allowed:
         graph.drop(subscription)
-        return {}
+        return {}, forbidden
     found = await graph.take(api, subscription)
     if found is None:
-        return {}
+        return {}, forbidden
     by_kind: dict[str, list[Resource]] = {collector.kind: [] for collector in offered}
     for resource in found:
         by_kind[resource.kind].append(resource)
     return {
         one.kind: (by_kind[one.kind], Covered(EVERY_REGION, one.kind, ok=True)) for one in allowed
-    }
+    }, forbidden
+
+
+def _only_a_part(collector: Collector) -> Covered:
+    """ARM lists what it may to an identity with a role on a part, and says nothing of the rest."""
+    refused = f"refused: {collector.read} is not allowed on the whole subscription"
+    return Covered(EVERY_REGION, collector.kind, ok=False, reason=refused)
 
 
 async def _collect_one(
