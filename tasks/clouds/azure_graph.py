@@ -26,6 +26,10 @@ from tasks.errors import CloudError
 MOST_SUBSCRIPTIONS = 1000  # in one query
 MOST_ROWS = 1000  # in one page
 PERMISSIONS_API = "2022-04-01"
+# What the identity needs on each subscription beside the kinds; without them, lists are asked.
+GRAPH_READS = frozenset(
+    {"Microsoft.Authorization/permissions/read", "Microsoft.ResourceGraph/resources/read"}
+)
 _END = "~"  # sorts after every subscription id
 
 T = TypeVar("T")

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.local.azure.rbac import SCANNER_ACTIONS
 from deployments.local.azure.server import EmulatedAzure
 from tasks.clouds.azure_api import AzureApi
 from tasks.clouds.azure_collect import COLLECTORS, collect, discover, read_one, settled
+from tasks.clouds.azure_graph import GRAPH_READS
 from tasks.clouds.transport import Limits
 from tasks.errors import AccessRefused, CloudError, ResourceGone
 from tasks.inventory import AzureSource
@@ -195,6 +197,12 @@ def test_every_azure_rule_has_a_collector_that_reads_what_it_reads() -> None:
     for rule in RULES:
         if rule.cloud == "azure":
             assert set(rule.reads) <= set(COLLECTORS[rule.kind].reads), rule.id
+
+
+def test_least_role_of_the_scanner_reads_every_kind_and_may_ask_the_graph() -> None:
+    needed = {read for collector in COLLECTORS.values() for read in collector.reads}
+    assert needed | GRAPH_READS <= set(SCANNER_ACTIONS)
+    assert all(action.endswith("/read") and "*" not in action for action in SCANNER_ACTIONS)
 
 
 @pytest.mark.slow
