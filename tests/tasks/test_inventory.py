@@ -138,7 +138,7 @@ MISTAKES = [
     (
         "client_secret_env: CONTOSO_SECRET",
         "client_secret_env: CONTOSO_SECRET\n    graph: often",
-        29,
+        27,
         "azure[0].graph",
         "true or false",
     ),
@@ -265,7 +265,7 @@ MISTAKES = [
     (
         "remediator_role: 9a0c2a0e",
         "remediator_role: Contributor9a0c2a0e",
-        29,
+        27,
         "azure[0].remediator_role",
         "UUID or ARM id",
     ),
