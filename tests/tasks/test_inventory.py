@@ -265,7 +265,7 @@ MISTAKES = [
     (
         "remediator_role: 9a0c2a0e",
         "remediator_role: Contributor9a0c2a0e",
-        27,
+        29,
         "azure[0].remediator_role",
         "UUID or ARM id",
     ),
