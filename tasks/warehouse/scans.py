@@ -205,7 +205,7 @@ def merge_scan(conn: psycopg.Connection, scan_id: str) -> MergeCounts:
     of accounts that failed, and of places that were not covered, stay as they are; so do those of
     which a later scan has spoken.
     """
-    scan = _uuid(scan_id)
+    scan = scan_uuid(scan_id)
     with conn.transaction():
         conn.execute("SELECT pg_advisory_xact_lock(%s)", (MERGE_LOCK,))
         # Waits for loads under way, which hold the row shared.
@@ -251,7 +251,7 @@ def finish_scan(
 
     Accounts that never reported become failed. What was loaded and not merged is dropped.
     """
-    scan = _uuid(scan_id)
+    scan = scan_uuid(scan_id)
     with conn.transaction():
         merge.clear_stage(conn, scan)
         conn.execute(
@@ -410,7 +410,7 @@ def _load(
             )
             for number, key in zip(_load_ids(conn, len(batch)), sorted(batch), strict=True)
         ]
-        stage(conn, _uuid(scan_id), observed_at or row["started_at"], loads)
+        stage(conn, scan_uuid(scan_id), observed_at or row["started_at"], loads)
 
 
 def _load_ids(conn: psycopg.Connection, count: int) -> list[int]:
@@ -420,7 +420,7 @@ def _load_ids(conn: psycopg.Connection, count: int) -> list[int]:
 
 def _scan(conn: psycopg.Connection, scan_id: str, lock: LiteralString = "") -> dict[str, Any]:
     with conn.cursor(row_factory=dict_row) as cursor:
-        cursor.execute("SELECT * FROM scans WHERE id = %s " + lock, (_uuid(scan_id),))  # noqa: S608
+        cursor.execute("SELECT * FROM scans WHERE id = %s " + lock, (scan_uuid(scan_id),))  # noqa: S608
         row = cursor.fetchone()
     if row is None:
         raise BadInput("scan_id", f"there is no scan {scan_id}.")
@@ -438,7 +438,8 @@ def _counts(scan: dict[str, Any]) -> MergeCounts:
     )
 
 
-def _uuid(scan_id: str) -> UUID:
+def scan_uuid(scan_id: str) -> UUID:
+    """The id as the database has it. Raises BadInput where it is none."""
     try:
         return UUID(str(scan_id))
     except ValueError:

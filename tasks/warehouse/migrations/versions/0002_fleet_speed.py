@@ -147,6 +147,10 @@ def indexes() -> None:
         postgresql_nulls_not_distinct=True,
     )
     op.drop_index("findings_resource_idx", "findings")
+    op.drop_index("findings_cloud_account_kind_idx", "findings")
+    op.create_index(
+        op.f("findings_cloud_account_kind_idx"), "findings", ["cloud", "account", "kind"]
+    )
     op.execute("ALTER TABLE findings SET (fillfactor = 45)")
     op.drop_index("observations_finding_id_observed_at_idx", "observations")
     op.create_index(
