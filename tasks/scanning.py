@@ -30,7 +30,7 @@ from tasks.inventory import load_inventory
 from tasks.model import Account, Finding
 from tasks.report import posture_page
 from tasks.scan_processes import ScanProcesses
-from tasks.warehouse import scans
+from tasks.warehouse import claims, incremental, scans
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import open_findings
 from tasks.warehouse.scans import MergeCounts, Posture
@@ -99,13 +99,13 @@ def begin_scan(
     if resume and (scan := _resumed(hold, wanted)) is not None:
         log.info("Going on with the scan %s: %d accounts are left", scan.id, scan.accounts)
         return scan
-    scans.close_abandoned(hold, wanted.selection)
+    claims.close_abandoned(hold, RESUMED_WITHIN)
     discovery = asyncio.run(_discover())
     accounts = _chosen(hold, wanted, discovery)
     scan_id = scans.begin_scan(
         hold, trigger="fleet", flow_run_id=flow_run_id, selection=wanted.selection
     )
-    scans.hold_scan(hold, scan_id)
+    claims.hold_scan(hold, scan_id)
     scans.record_accounts(hold, scan_id, accounts, discovery.skipped, discovery.failed)
     log.info("Scanning %d accounts and subscriptions", len(accounts))
     for account, reason in discovery.skipped[:REASONS_LOGGED]:
@@ -116,11 +116,11 @@ def begin_scan(
 
 
 def _resumed(hold: psycopg.Connection, wanted: Wanted) -> Scan | None:
-    scan_id = scans.unfinished_scan(hold, wanted.selection, RESUMED_WITHIN)
-    if scan_id is None or not scans.hold_scan(hold, scan_id):
+    scan_id = claims.unfinished_scan(hold, wanted.selection, RESUMED_WITHIN)
+    if scan_id is None or not claims.hold_scan(hold, scan_id):
         return None
     sources = tuple(source for source, _ in scans.posture(hold, scan_id).failed_sources)
-    return Scan(scan_id, scans.remaining(hold, scan_id), sources)
+    return Scan(scan_id, claims.remaining(hold, scan_id), sources)
 
 
 def _chosen(
@@ -129,7 +129,7 @@ def _chosen(
     if missing := sorted(set(wanted.only) - {account.id for account in discovery.accounts}):
         raise BadInput("accounts", f"{', '.join(missing)} cannot be scanned or is not known.")
     named = [a for a in discovery.accounts if not wanted.only or a.id in wanted.only]
-    return scans.accounts_since(warehouse, named, wanted.since, wanted.touched)
+    return incremental.accounts_since(warehouse, named, wanted.since, wanted.touched)
 
 
 async def _discover() -> Discovery:
@@ -157,7 +157,7 @@ def scan_in_batches(
         orders = BatchOrder(scan.id, size, request_seconds, full)
         wait([scan_batch.submit(one + 1, orders) for one in numbers])
         with connect() as warehouse:
-            left = scans.remaining(warehouse, scan.id)
+            left = claims.remaining(warehouse, scan.id)
     return left
 
 
@@ -210,7 +210,7 @@ def interrupted_if_broken(scan: Scan) -> Iterator[None]:
     except BaseException as error:
         with connect() as warehouse:
             why = f"It was cut off: {type(error).__name__}."
-            scans.interrupt_scan(warehouse, scan.id, why)
+            claims.interrupt_scan(warehouse, scan.id, why)
         raise
     finally:
         scan_processes().end()
