@@ -28,6 +28,7 @@ from botocore.parsers import ResponseParser, ResponseParserError, create_parser
 from botocore.serialize import create_serializer
 from yarl import URL
 
+from tasks.clouds.budgets import Budgets, aws_key
 from tasks.clouds.retrying import TryAgain, patiently, retry_after_seconds
 from tasks.clouds.transport import Limits, faults, open_http
 from tasks.errors import AccessRefused, CloudError, ResourceGone, Throttled
@@ -35,12 +36,17 @@ from tasks.errors import AccessRefused, CloudError, ResourceGone, Throttled
 
 @dataclass(frozen=True, slots=True)
 class AwsCredentials:
-    """What signs a request. ``expires`` is in seconds since 1970, infinite for lasting keys."""
+    """What signs a request. ``expires`` is in seconds since 1970, infinite for lasting keys.
+
+    ``account`` is whose rate budgets its calls draw on: an account, or another name that all
+    processes with these credentials use.
+    """
 
     access_key: str
     secret_key: str = field(repr=False)
     token: str | None = field(repr=False, default=None)
     expires: float = float("inf")
+    account: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +87,18 @@ def _service(name: str) -> _Service:
 class AwsApi:
     """Calls AWS, or what stands at ``endpoint`` in its place. Use as an async context manager."""
 
-    def __init__(self, *, endpoint: str = "", ca_file: str = "", limits: Limits | None = None):
+    def __init__(
+        self,
+        *,
+        endpoint: str = "",
+        ca_file: str = "",
+        limits: Limits | None = None,
+        budgets: Budgets | None = None,
+    ) -> None:
         self._endpoint = endpoint
         self._ca_file = ca_file
         self._limits = limits or Limits()
+        self._budgets = budgets if budgets is not None else Budgets()
         self.calls = 0  # requests sent so far, retries included
 
     async def __aenter__(self) -> AwsApi:
@@ -117,7 +131,9 @@ class AwsApi:
             request = self._signed(described, model, params, region, credentials)
             return await self._exchange(described, model, request, credentials)
 
-        return await patiently(attempt, self._limits.patience)
+        paged = "MaxResults" in params or "Filters" in params
+        key = aws_key(credentials.account, region, service, operation, paged=paged)
+        return await patiently(attempt, self._limits.patience, self._budgets.of(key))
 
     async def pages(
         self,

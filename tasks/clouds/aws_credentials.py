@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import botocore.session
@@ -33,7 +34,7 @@ class AwsKeyring:
 
     async def hub(self) -> AwsCredentials:
         """Suture's own identity. Raises BadInput for an unset variable, AccessRefused for none."""
-        return await self._hub.credentials()
+        return replace(await self._hub.credentials(), account=f"hub of {self._source.name}")
 
     async def assume(self, account: str, role: str) -> AwsCredentials:
         """A session of ``role`` in ``account``, good for five minutes more at the least."""
@@ -41,10 +42,10 @@ class AwsKeyring:
         async with self._locks.setdefault(arn, asyncio.Lock()):
             known = self._sessions.get(arn)
             if known is None or known.expires - time.time() < REFRESH_SECONDS:
-                self._sessions[arn] = known = await self._ask_sts(arn)
+                self._sessions[arn] = known = await self._ask_sts(account, arn)
         return known
 
-    async def _ask_sts(self, arn: str) -> AwsCredentials:
+    async def _ask_sts(self, account: str, arn: str) -> AwsCredentials:
         answer = await self._api.call(
             "sts",
             "AssumeRole",
@@ -63,6 +64,7 @@ class AwsKeyring:
             secret_key=session["SecretAccessKey"],
             token=session["SessionToken"],
             expires=session["Expiration"].timestamp(),
+            account=account,
         )
 
 

@@ -27,6 +27,7 @@ from azure.identity.aio import CertificateCredential, ClientSecretCredential
 from yarl import URL
 
 from tasks.clouds.aws_credentials import environment
+from tasks.clouds.budgets import Budgets, arm_key
 from tasks.clouds.retrying import TryAgain, patiently, retry_after_seconds
 from tasks.clouds.transport import Limits, faults, open_http, trust
 from tasks.errors import (
@@ -52,9 +53,12 @@ _GONE = {"ResourceNotFound", "ResourceGroupNotFound", "NotFound", "ParentResourc
 class AzureApi:
     """Reads ARM as one application of one tenant. Use as an async context manager."""
 
-    def __init__(self, source: AzureSource, limits: Limits | None = None) -> None:
+    def __init__(
+        self, source: AzureSource, limits: Limits | None = None, budgets: Budgets | None = None
+    ) -> None:
         self._source = source
         self._limits = limits or Limits()
+        self._budgets = budgets if budgets is not None else Budgets()
         self._origin = URL(source.resource_manager).origin()
         self._token = ""
         self._refresh_at = 0.0
@@ -113,7 +117,8 @@ class AzureApi:
         return url
 
     async def _get(self, url: URL) -> dict[str, Any]:
-        return await patiently(lambda: self._exchange(url), self._limits.patience)
+        budget = self._budgets.of(arm_key(self._source.tenant, url.path))
+        return await patiently(lambda: self._exchange(url), self._limits.patience, budget)
 
     async def _exchange(self, url: URL) -> dict[str, Any]:
         operation = f"GET {url.path}"
