@@ -16,6 +16,7 @@ FORGOTTEN = 5.0  # so many recoveries without a cut, and room to spare: the cut 
 SLOWEST = 0.5  # calls a second that no cut goes below: somebody has to find out
 CUT_BURST = 0.1  # a cut budget may send what it earns in this time at once
 LONGEST_PAUSE = 300.0  # a cloud that asks for more is asked again after this
+DRY_SECONDS = 10.0  # a throttle this long ago says nothing about now
 TOLERATED = 0.1  # the share of throttled answers that calls for no further cut
 SAMPLE = 20  # answers that make a share worth believing
 SHORTEST_WINDOW, LONGEST_WINDOW = 1.0, 2.0
@@ -57,6 +58,9 @@ class AdaptiveRate:
         "_burst",
         "_cut_at",
         "_cut_to",
+        "_dry_since",
+        "_dry_successes",
+        "_dry_until",
         "_epoch",
         "_filled_at",
         "_good",
@@ -93,6 +97,9 @@ class AdaptiveRate:
         self._cut_to = 0.0
         self._share_before = 1.0
         self._noise, self._noise_until = 0.0, -inf
+        # The first and the last throttle of a stretch in which nothing was answered.
+        self._dry_since = self._dry_until = -inf
+        self._dry_successes = -1
         self.free = limit.per_second == inf  # nothing to compute: every call may go
         self.successes = 0  # answers that were not throttles, ever
 
@@ -131,6 +138,9 @@ class AdaptiveRate:
 
     def throttled(self, epoch: int, now: float, retry_after: float = 0.0) -> bool:
         """A call of ``epoch`` was throttled. Returns whether this cut the rate."""
+        if self.dry(now) is None:
+            self._dry_since, self._dry_successes = now, self.successes
+        self._dry_until = now
         cut = epoch == self._epoch and self._cuts(now)
         if retry_after > 0.0 and self._peak and (cut or now >= self._noise_until):
             self._refill(now)
@@ -139,6 +149,12 @@ class AdaptiveRate:
                 # What is earned, and the growth, begin when the pause ends.
                 self._paused_until = self._cut_at = self._window_from = until
         return cut
+
+    def dry(self, now: float) -> float | None:
+        """Seconds since the first throttle after which nothing else was answered, or None."""
+        if self.successes != self._dry_successes or now - self._dry_until > DRY_SECONDS:
+            return None
+        return now - self._dry_since
 
     def paused(self, now: float) -> float:
         """Seconds that the cloud asked to be left alone for."""

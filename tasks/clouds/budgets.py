@@ -232,6 +232,11 @@ class Budget:
         return self._clock()
 
     @property
+    def dry(self) -> float | None:
+        """Seconds for which every call has been throttled, or None."""
+        return self.rate.dry(self._clock())
+
+    @property
     def waiting(self) -> int:
         """Calls that wait for their turn."""
         return len(self._queue)

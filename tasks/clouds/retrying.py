@@ -100,6 +100,9 @@ async def _again(
     """
     loop = asyncio.get_running_loop()
     rules = _Rules(patience, began)
+    if budget is not None and (dry := budget.dry) is not None:
+        # Others have been throttled all the while: their patience was spent on this one too.
+        rules.end = min(rules.end, loop.time() + patience.seconds - dry)
     last, replay = first, True
 
     async def once() -> T:
