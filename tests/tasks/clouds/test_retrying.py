@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-import tenacity
 
 from tasks.clouds import retrying
 from tasks.clouds.budgets import Budgets, aws_key
@@ -55,7 +54,7 @@ ways = pytest.mark.parametrize("way", [tried, tried_within])
 def test_a_first_attempt_that_answers_needs_no_retrying(
     virtually: Run, way: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrying, "AsyncRetrying", None)
+    monkeypatch.setattr(retrying, "_again", None)
     assert virtually(way(Attempts())) == "answer"
     with pytest.raises(AccessRefused):
         virtually(way(Attempts(AccessRefused("no"))))
@@ -236,19 +235,3 @@ def test_limits_hold_for_retries_too(virtually: Run) -> None:
     assert len(times) == 80
     for first in range(70):
         assert times[first + 9] - times[first] >= (10 - 5) / 10 - 1e-6
-
-
-def test_tenacity_asks_for_the_wait_before_it_asks_to_stop() -> None:
-    """What _Rules.stop reads."""
-    seen: list[float] = []
-
-    def stop(state: tenacity.RetryCallState) -> bool:
-        seen.append(state.upcoming_sleep)
-        return True
-
-    def fail() -> None:
-        raise ValueError
-
-    with pytest.raises(tenacity.RetryError):
-        tenacity.Retrying(stop=stop, wait=tenacity.wait_fixed(42))(fail)
-    assert seen == [42]
