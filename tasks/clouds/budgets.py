@@ -28,7 +28,7 @@ from tasks.errors import Throttled
 from tasks.rate import UNLIMITED, AdaptiveRate, Announcement, Rate, Standing
 
 SYNC_SECONDS = 1.0
-IDLE_SECONDS = 60.0  # a budget that was not used for so long, and is whole, is dropped
+IDLE_SECONDS = 10.0  # a budget that was not used for so long, and is whole, is dropped
 KEPT = 4096  # budgets, before any is dropped: ten thousand accounts must not pile up
 IN_USE_SECONDS = 10.0  # a shared budget is announced for so long after its last call
 
@@ -310,6 +310,9 @@ class Exchange(Protocol):
         Raises ConnectionError, without a secret in it, where the others cannot be reached.
         """
 
+    def close(self) -> None:
+        """This process uses nothing any more."""
+
 
 class Budgets:
     """The budgets of one process, made when they are first asked for."""
@@ -325,9 +328,11 @@ class Budgets:
         self._lock = threading.Lock()
         self._budgets: dict[BudgetKey, Budget] = {}
         self._sweep_at = KEPT
+        self._entering = threading.Lock()
         self._sharing = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._exchange: Exchange | None = None
         self._unreachable = False
 
     def __len__(self) -> int:
@@ -359,35 +364,43 @@ class Budgets:
     def shared(self, exchange: Exchange, every: float = SYNC_SECONDS) -> Iterator[None]:
         """Share budgets with other processes through ``exchange``, once a second, meanwhile.
 
-        Many may be inside at once, in any thread: the first one's exchange serves all. The first
-        round is over when this is entered: touch what is shared (``of``) before, so that this
-        process takes no more than its share from the first call on.
+        Many may be inside at once, in any thread: the first one's exchange serves all, and is
+        closed by the last. The first round is over when this is entered (it blocks for as long):
+        touch what is shared (``of``) before, so that this process takes no more than its share
+        from the first call on.
         """
-        with self._lock:
+        with self._entering:
+            if not self._sharing:
+                self._begin_sharing(exchange, every)
             self._sharing += 1
-            begins = self._sharing == 1
-        if begins:
-            self._stop = threading.Event()
-            self.sync(exchange)
-            self._thread = threading.Thread(
-                target=self._keep_syncing,
-                args=(exchange, every, self._stop),
-                name="suture-budgets",
-                daemon=True,
-            )
-            self._thread.start()
         try:
             yield
         finally:
-            with self._lock:
+            with self._entering:
                 self._sharing -= 1
-                ends = self._sharing == 0
-                thread, stop = self._thread, self._stop
-            if ends:
-                stop.set()
-                if thread is not None:
-                    thread.join(timeout=10)
-                self._heed(())  # alone again
+                if not self._sharing:
+                    self._end_sharing()
+
+    def _begin_sharing(self, exchange: Exchange, every: float) -> None:
+        self._exchange, self._stop = exchange, threading.Event()
+        self.sync(exchange)
+        self._thread = threading.Thread(
+            target=self._keep_syncing,
+            args=(exchange, every, self._stop),
+            name="suture-budgets",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def _end_sharing(self) -> None:
+        thread, exchange = self._thread, self._exchange
+        self._thread = self._exchange = None
+        self._stop.set()
+        if thread is not None:
+            thread.join()  # a round ends by itself: the exchange has time limits
+        if exchange is not None:
+            exchange.close()
+        self._heed(())  # alone again
 
     def _keep_syncing(self, exchange: Exchange, every: float, stop: threading.Event) -> None:
         while not stop.wait(every):

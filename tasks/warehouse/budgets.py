@@ -51,8 +51,8 @@ LIMIT cardinality(%(budgets)s::text[]) + %(most_cuts)s
 class SharedBudgets:
     """The exchange of one process: tasks.clouds.budgets says what passes here.
 
-    Use as a context manager: at the end the process no longer counts as a holder. Not for several
-    threads at once.
+    After ``close``, also by way of ``with``, the process no longer counts as a holder. Not for
+    several threads at once.
     """
 
     def __init__(self, url: str | None = None) -> None:
@@ -69,13 +69,7 @@ class SharedBudgets:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        try:
-            if self._conn is not None and not self._conn.closed:
-                self._conn.execute("DELETE FROM rate_budgets WHERE holder = %s", (self._holder,))
-        except psycopg.Error:
-            return  # it is silent from here on, and stops to count all the same
-        finally:
-            self._disconnect()
+        self.close()
 
     def exchange(self, announced: Sequence[Announcement]) -> list[Standing]:
         """Say what this process uses; how every budget of these stands, and every other that was
@@ -104,6 +98,16 @@ class SharedBudgets:
         others = {key: (holders, rate, age) for key, holders, rate, age in rows}
         alone = [Standing(one.key, 1) for one in announced if one.key not in others]
         return alone + [Standing(key, *standing) for key, standing in others.items()]
+
+    def close(self) -> None:
+        """Say that this process uses nothing any more, and disconnect."""
+        try:
+            if self._conn is not None and not self._conn.closed:
+                self._conn.execute("DELETE FROM rate_budgets WHERE holder = %s", (self._holder,))
+        except psycopg.Error:
+            return  # it is silent from here on, and stops to count all the same
+        finally:
+            self._disconnect()
 
     def _connected(self) -> psycopg.Connection:
         if self._conn is None or self._conn.closed:

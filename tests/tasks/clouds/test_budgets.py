@@ -324,6 +324,10 @@ class Table:
         self.rows, self.name = rows, name
         self.fails = False
         self.rounds = 0
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def exchange(self, announced: Sequence[Announcement]) -> list[Standing]:
         self.rounds += 1
@@ -430,8 +434,10 @@ def test_sharing_lasts_as_long_as_anybody_is_inside() -> None:
     budgets.of(HUB)
     with budgets.shared(table, every=0.01):
         assert budgets.of(HUB).rate.per_second(budgets.of(HUB).now) == 50  # from the first call on
-        with budgets.shared(table, every=0.01):
+        with budgets.shared(other := Table({}, "not used"), every=0.01):
             pass
+        assert not table.closed
+        assert not other.rounds
         seen = table.rounds
         deadline = time.monotonic() + 10
         while table.rounds < seen + 3 and time.monotonic() < deadline:
@@ -440,5 +446,6 @@ def test_sharing_lasts_as_long_as_anybody_is_inside() -> None:
     seen = table.rounds
     time.sleep(0.05)
     assert table.rounds == seen
+    assert table.closed
     assert budgets.of(HUB).rate.per_second(budgets.of(HUB).now) == 100
     assert "suture-budgets" not in [thread.name for thread in threading.enumerate()]

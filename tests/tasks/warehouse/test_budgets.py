@@ -129,7 +129,7 @@ async def main(end):
 begin = float(sys.argv[2])
 time.sleep(max(0, begin - time.time()))
 budgets.of(key)
-with SharedBudgets(sys.argv[1]) as exchange, budgets.shared(exchange):
+with budgets.shared(SharedBudgets(sys.argv[1])):
     asyncio.run(main(begin + float(sys.argv[3])))
 print(json.dumps(sent))
 """
