@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 import orjson
 from yarl import URL
 
+from tasks.clouds.budgets import Budgets, arm_key
 from tasks.clouds.http_client import HttpFault, Origin
 from tasks.clouds.retrying import TryAgain, patiently, retry_after_seconds
 from tasks.clouds.transport import USER_AGENT, Limits, open_http, what_failed
@@ -50,9 +51,12 @@ class Answer:
 class AzureApi:
     """Reads ARM as one application of one tenant. Use as an async context manager."""
 
-    def __init__(self, source: AzureSource, limits: Limits | None = None) -> None:
+    def __init__(
+        self, source: AzureSource, limits: Limits | None = None, budgets: Budgets | None = None
+    ) -> None:
         self._source = source
         self._limits = limits or Limits()
+        self._budgets = budgets if budgets is not None else Budgets()
         self._origin = URL(source.resource_manager).origin()
         self._where = Origin(
             self._origin.scheme == "https", self._origin.host or "", self._origin.port or 443
@@ -133,7 +137,8 @@ class AzureApi:
             await asyncio.sleep(self._graph_resumes - time.monotonic())
             return await self._exchange("POST", url, body)
 
-        answer = await patiently(ask, self._limits.patience)
+        budget = self._budgets.of(arm_key(self._source.tenant, GRAPH))
+        answer = await patiently(ask, self._limits.patience, budget)
         if answer.headers.get("x-ms-user-quota-remaining") == "0":
             rest = _seconds(answer.headers.get("x-ms-user-quota-resets-after", ""))
             self._graph_resumes = time.monotonic() + rest
@@ -151,7 +156,8 @@ class AzureApi:
         return url
 
     async def _get(self, url: URL) -> dict[str, Any]:
-        answer = await patiently(lambda: self._exchange("GET", url), self._limits.patience)
+        budget = self._budgets.of(arm_key(self._source.tenant, url.path))
+        answer = await patiently(lambda: self._exchange("GET", url), self._limits.patience, budget)
         return answer.body
 
     async def _exchange(self, method: str, url: URL, body: bytes = b"") -> Answer:
