@@ -689,7 +689,7 @@ async def test_slow_taker_slows_the_reading(counted: Any) -> None:
             assert scanner.calls == left  # what was under way has ended with it
 
 
-async def test_graph_of_many_types_is_one_resource_each(counted: Any) -> None:
+async def test_rows_become_resources() -> None:
     """A row of a type that nobody asked for spoils its subscription, not the others."""
     graph = share_graph(["a", "b"], [NSG, STORAGE])
     assert graph is not None
@@ -713,3 +713,4 @@ async def test_graph_of_many_types_is_one_resource_each(counted: Any) -> None:
     assert isinstance(resource, Resource)
     assert (resource.kind, resource.id, resource.region) == (STORAGE, "/b/1", "westeurope")
     assert resource.config["location"] == "westeurope"
+    assert (resource.tags, resource.etag) == ({}, "")
