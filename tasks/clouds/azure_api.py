@@ -115,19 +115,15 @@ class AzureApi:
             seen.add(link)
             page = await self._get(self._next(link, path))
 
-    async def query(
-        self, query: str, subscriptions: Sequence[str], *, top: int, skip_token: str = ""
-    ) -> dict[str, Any]:
-        """One page of what Resource Graph answers to ``query`` (Kusto) over at most 1,000
-        ``subscriptions``: {"totalRecords", "count", "data": [row], "resultTruncated",
-        "$skipToken"}, with ``top`` rows at most.
+    async def query(self, query: str, subscriptions: Sequence[str], *, top: int) -> dict[str, Any]:
+        """What Resource Graph answers to ``query`` (Kusto) over at most 1,000 ``subscriptions``:
+        {"totalRecords", "count", "data": [row], "resultTruncated"}, with ``top`` (at most 1,000)
+        rows of it. "$skipToken" is there when there are more.
 
         It waits while the identity's quota (15 queries in 5 s, unless raised) is known to be used
         up. Raises what ``get`` raises. Source: learn.microsoft.com/rest/api/azure-resourcegraph.
         """
         options = {"resultFormat": "objectArray", "$top": top}
-        if skip_token:
-            options["$skipToken"] = skip_token
         asked = {"subscriptions": [*subscriptions], "query": query, "options": options}
         body = orjson.dumps(asked)
         address = f"{self._source.resource_manager}{GRAPH}?api-version={GRAPH_API}"
