@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
@@ -26,9 +27,8 @@ class Connection(asyncio.Protocol):
         self._body = 0
         self.open = True
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport  # uvloop's own, which derives from no class of asyncio
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False

@@ -190,7 +190,7 @@ def measure(contender: Contender, job: Job, simulator: Simulator) -> Figures:
         calls=stats["requests"],
         peak_rss_mb=memory.peak_mb,
         start_seconds=start_seconds,
-        simulator_cpu_seconds=stats["cpu_seconds"],
+        simulator_cpu_seconds=stats["busy_cpu_seconds"],
         findings=outcome.findings,
         without_servers=without if apart else None,
         notes=outcome.notes,
