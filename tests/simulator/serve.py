@@ -126,7 +126,7 @@ def _serve(
     )
     rates = Rates(options.throttled, options.errors, options.verify)
     site = Site(
-        AwsAnswers(fleet), fleet, AzureAnswers(azure, address), rates, faults, counters, process
+        AwsAnswers(fleet), AzureAnswers(azure, address), rates, faults, counters, process
     )
     row = counters.own(process)
 
