@@ -107,9 +107,7 @@ def adopt_orphans() -> None:
 
 
 @contextmanager
-def worker_processes(
-    job: Job, work: Callable[[Job, list[str]], Outcome]
-) -> Iterator[Prepared]:
+def worker_processes(job: Job, work: Callable[[Job, list[str]], Outcome]) -> Iterator[Prepared]:
     """The accounts dealt out to ``job.processes`` processes that are up before the clock starts.
 
     ``work(job, accounts)`` runs in each; its module must be importable by name, or the main one.

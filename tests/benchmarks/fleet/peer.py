@@ -1,4 +1,4 @@
-"""What the peers share: an environment of their own, and the emulated AWS as they are told of it."""
+"""What the peers share: environments of their own, and how they are led to the simulator."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ def _python() -> str:
         path = shutil.which(candidate)
         if path is None:
             continue
-        known = f"import sys, venv, ensurepip; sys.exit(not {OLDEST} <= sys.version_info[:2] <= {NEWEST})"
-        if subprocess.run([path, "-c", known], check=False, capture_output=True).returncode == 0:
+        fits = f"not {OLDEST} <= sys.version_info[:2] <= {NEWEST}"
+        ask = [path, "-c", f"import sys, venv, ensurepip; sys.exit({fits})"]
+        if subprocess.run(ask, check=False, capture_output=True).returncode == 0:
             return path
     raise SystemExit("the peers need Python 3.11 or 3.12, and neither is on PATH")
 
@@ -96,9 +97,7 @@ def peer(
         yield Prepared(work)
 
 
-def _run(
-    name: str, command: Sequence[str | Path], folder: Path, told: Mapping[str, str]
-) -> str:
+def _run(name: str, command: Sequence[str | Path], folder: Path, told: Mapping[str, str]) -> str:
     """Run one command; returns the end of what it said when it failed."""
     log = folder / f"{name}.log"
     with log.open("wb") as output:

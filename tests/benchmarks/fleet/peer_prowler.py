@@ -29,7 +29,9 @@ CHECKS = (
 @contextmanager
 def prepare(job: Job) -> Iterator[Prepared]:
     def commands(programs: Path, folder: Path) -> list[tuple[str, Sequence[str | Path]]]:
-        return [(account, _command(job, account, programs, folder)) for account in job.account_ids()]
+        return [
+            (account, _command(job, account, programs, folder)) for account in job.account_ids()
+        ]
 
     def outcome(folder: Path) -> Outcome:
         """What its own reports say. An account counts when every check has a verdict in it."""

@@ -90,9 +90,7 @@ def suture_times(one: Figures, results: Sequence[Figures]) -> float | None:
 
 
 def _by_accounts(results: Sequence[Figures], contender: str) -> dict[int, Figures]:
-    return {
-        one.accounts: one for one in results if one.contender == contender and not one.failed
-    }
+    return {one.accounts: one for one in results if one.contender == contender and not one.failed}
 
 
 def as_json(results: Sequence[Figures], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from contender import Job, Outcome
 from measuring import Memory, cpu_seconds, memory_measure
 from report import Figures, as_json, median, plot, table
 from simulator import Simulator, SimulatorFailed, measured_ceiling
+from truth import findings
 
 from tasks.clouds.transport import Limits
 
@@ -42,13 +43,15 @@ WARM_UP = 64  # accounts: the simulator makes its answers when they are first as
 class Contender:
     """``most`` accounts are given to it, however many the run has; ``calls`` an account, if exact.
 
-    A ``peer`` is somebody else's program in an environment of its own.
+    ``judges``: it finds exactly what the simulated fleet holds of Suture's eight rules. A ``peer``
+    is somebody else's program in an environment of its own.
     """
 
     name: str
     script: str
     most: int = 10_000
     calls: int | None = CALLS
+    judges: bool = False
     peer: bool = False
     seconds: float = 900
 
@@ -56,10 +59,13 @@ class Contender:
 CONTENDERS = (
     Contender(name="floor-a", script="floor_a.py"),
     Contender(name="floor-b", script="floor_b.py"),
-    Contender(name="suture", script="suture_flow.py"),
-    Contender(name="suture-engine", script="suture_engine.py", most=1_000),
+    Contender(name="suture", script="suture_flow.py", judges=True),
+    Contender(name="suture-engine", script="suture_engine.py", most=1_000, judges=True),
     Contender(name="boto3", script="boto3_clients.py", most=100),
-    Contender(name="c7n-org", script="peer_c7n_org.py", most=10, calls=None, peer=True),
+    Contender(
+        name="c7n-org", script="peer_c7n_org.py", most=10, calls=None, judges=True, peer=True
+    ),
+    # Its checks of buckets ask for less (two flags of four), so its findings are not the same.
     Contender(name="prowler", script="peer_prowler.py", most=4, calls=None, peer=True),
 )
 
@@ -98,7 +104,9 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     known = {one.name for one in CONTENDERS}
     for name in given.only or ():
         if name not in known:
-            parser.error(f"--only {name}: there is no such contender, but {', '.join(sorted(known))}")
+            parser.error(
+                f"--only {name}: there is no such contender, but {', '.join(sorted(known))}"
+            )
     if given.out is not None and not given.out.is_dir():
         parser.error(f"--out {given.out} is not a folder")
     given.full = not (given.quick or given.only or given.accounts)
@@ -194,20 +202,30 @@ def measure(contender: Contender, job: Job, simulator: Simulator) -> Figures:
         findings=outcome.findings,
         without_servers=without if apart else None,
         notes=outcome.notes,
-        failed=what_is_wrong(contender, accounts, outcome, stats["requests"]),
+        failed=what_is_wrong(contender, job, outcome, stats),
     )
 
 
-def what_is_wrong(contender: Contender, accounts: int, outcome: Outcome, calls: int) -> str:
-    """Why a contender's run does not count; empty when it did all it should."""
+def what_is_wrong(
+    contender: Contender, job: Job, outcome: Outcome, stats: Mapping[str, Any]
+) -> str:
+    """Why a contender's run does not count; empty when it did all it should.
+
+    ``stats`` are the simulator's, of that run.
+    """
+    accounts, calls = job.accounts, stats["requests"]
     if outcome.errors:
         return outcome.errors[0]
     if outcome.covered != accounts:
         return f"it covered {outcome.covered} of {accounts} accounts"
-    if contender.calls is not None and calls != contender.calls * accounts:
-        return f"{calls} calls reached the simulator, not {contender.calls * accounts}"
     if not calls:
         return "no call reached the simulator"
+    if contender.calls is not None and calls != contender.calls * accounts:
+        return f"{calls} calls reached the simulator, not {contender.calls * accounts}"
+    if wrong := stats["wrong_signatures"]:
+        return f"{wrong} of {stats['verified']} signatures that were checked are wrong"
+    if contender.judges and outcome.findings != (held := findings(job.account_ids(), job.aws)):
+        return f"it found {outcome.findings} of {held} findings"
     return ""
 
 
@@ -300,7 +318,9 @@ def run(given: argparse.Namespace) -> tuple[list[Figures], dict[str, Any]]:
                 rounds.append(measure(contender, jobs(simulator.fleet, size), simulator))
             results.append(median(rounds))
             one = results[-1]
-            say(f"  failed: {one.failed}" if one.failed else f"  {one.accounts_per_s:,.2f} a second")
+            say(
+                f"  failed: {one.failed}" if one.failed else f"  {one.accounts_per_s:,.2f} a second"
+            )
     return results, settings
 
 
