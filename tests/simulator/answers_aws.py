@@ -189,12 +189,14 @@ class AwsAnswers:
         service = request.service
         if service == b"s3":
             return self._s3(request)
-        action = _action(request.body) or _action(request.target.partition(b"?")[2])
+        action = _field(b"Action", request.body) or _field(b"Action", request.target)
         if action:
             known = self._by_action.get((service, action))
             if known is not None:
                 return known(request)
-            return self._named(service.decode(), action.decode(), _query_protocol(service))
+            version = _field(b"Version", request.body) or _field(b"Version", request.target)
+            wire = "ec2" if service == b"ec2" else "query"
+            return self._named(service.decode(), action.decode(), wire, version.decode())
         target = request.header(b"x-amz-target")
         if target:
             name = target.rpartition(b".")[2].decode()
@@ -210,8 +212,8 @@ class AwsAnswers:
 
     # Other people's operations
 
-    def _named(self, service: str, name: str, wire: str) -> Answer:
-        operation = empty_aws.operation_named(service, name)
+    def _named(self, service: str, name: str, wire: str, version: str = "") -> Answer:
+        operation = empty_aws.operation_named(service, name, version)
         if operation is None:
             return OTHER, aws_refusal("unknown operation", family(service, wire))
         return OTHER, empty_aws.empty_answer(operation, wire)
@@ -434,8 +436,8 @@ _ENCRYPTED = message(
     200,
     S3_XML,
     xml(
-        f'<ServerSideEncryptionConfiguration xmlns="{_S3}"><Rule><ApplyServerSideEncryptionByDefault>'
-        "<SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault>"
+        f'<ServerSideEncryptionConfiguration xmlns="{_S3}"><Rule>'
+        "<ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault>"
         "<BucketKeyEnabled>false</BucketKeyEnabled></Rule></ServerSideEncryptionConfiguration>"
     ),
 )
@@ -469,16 +471,16 @@ def role_account(body: bytes) -> bytes:
     return body[start + 21 : start + 33] if start >= 0 else b""
 
 
-def _action(form: bytes) -> bytes:
-    start = 7 if form.startswith(b"Action=") else form.find(b"&Action=") + 8
-    if start < 7 or (start == 7 and not form.startswith(b"Action=")):
-        return b""
+def _field(name: bytes, form: bytes) -> bytes:
+    """One field of a form, or of a target's query, where it needs no unquoting; b"" for none."""
+    start = 0
+    if not form.startswith(name + b"="):
+        start = max(form.find(b"&" + name + b"="), form.find(b"?" + name + b"=")) + 1
+        if start == 0:
+            return b""
+    start += len(name) + 1
     end = form.find(b"&", start)
     return form[start : end if end >= 0 else len(form)]
-
-
-def _query_protocol(service: bytes) -> str:
-    return "ec2" if service == b"ec2" else "query"
 
 
 def _asks_for_some(body: bytes, groups: int) -> bool:

@@ -62,7 +62,7 @@ _GROUPS: tuple[tuple[str, str, tuple[_Rule, ...]], ...] = (
     ("private-ssh", "administration from the office", (("tcp", 22, 22, (_OFFICE,)),)),
     ("database", "only from the application", (("tcp", 5432, 5432, (_PEER, _OFFICE)),)),
     ("desktops", "remote desktops", (("tcp", 3389, 3389, (_V4,)),)),
-    ("cache", "the application's", (("tcp", 6379, 6379, (_PEER,)), ("tcp", 11211, 11211, (_PEER,)))),
+    ("cache", "Redis", (("tcp", 6379, 6379, (_PEER,)), ("tcp", 16379, 16379, (_PEER,)))),
     ("migration", "lift and shift, to be tidied", (("-1", None, None, (_V4,)),)),
     ("queue", "brokers & their <clients>", (("tcp", 5671, 5672, (_OFFICE, "172.16.0.0/12")),)),
     ("legacy-range", "old firewall rule, ports as they came", (("tcp", 20, 30, (_V4, _OFFICE)),)),
