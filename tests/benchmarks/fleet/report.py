@@ -138,7 +138,7 @@ def table(results: Sequence[Figures]) -> str:
         if one.without_servers:
             rows.append(
                 (
-                    "  without its servers",
+                    "  without servers",
                     *("", ""),
                     _short(1000 * one.without_servers["cpu_seconds"] / one.accounts),
                     "",

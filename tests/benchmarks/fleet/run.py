@@ -10,6 +10,7 @@ means, one after another. A contender that did not do all it should counts as fa
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -104,9 +105,8 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     known = {one.name for one in CONTENDERS}
     for name in given.only or ():
         if name not in known:
-            parser.error(
-                f"--only {name}: there is no such contender, but {', '.join(sorted(known))}"
-            )
+            there = ", ".join(one.name for one in CONTENDERS)
+            parser.error(f"--only {name}: there is no such contender, but {there}")
     if given.out is not None and not given.out.is_dir():
         parser.error(f"--out {given.out} is not a folder")
     given.full = not (given.quick or given.only or given.accounts)
@@ -215,7 +215,7 @@ def what_is_wrong(
     """
     accounts, calls = job.accounts, stats["requests"]
     if outcome.errors:
-        return outcome.errors[0]
+        return str(outcome.errors[0])
     if outcome.covered != accounts:
         return f"it covered {outcome.covered} of {accounts} accounts"
     if not calls:
@@ -239,8 +239,9 @@ def _lines(process: subprocess.Popen[str]) -> queue.SimpleQueue[str]:
 
     def read() -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            lines.put(line)
+        with process.stdout as printed:
+            for line in printed:
+                lines.put(line)
         lines.put("")
 
     threading.Thread(target=read, daemon=True).start()
@@ -270,10 +271,8 @@ def _answer(lines: queue.SimpleQueue[str], seconds: float) -> dict[str, Any]:
 def _end(process: subprocess.Popen[str]) -> None:
     """Close its input, which tells it to clean up; then insist."""
     assert process.stdin is not None
-    try:
+    with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
-    except BrokenPipeError:
-        pass
     for insist in (process.terminate, process.kill):
         try:
             process.wait(30)
@@ -306,7 +305,7 @@ def run(given: argparse.Namespace) -> tuple[list[Figures], dict[str, Any]]:
         settings["simulator"]["ceiling"] = measured_ceiling()
     results = []
     most = max(WARM_UP, *(size for _, size in pairs))
-    with Simulator(accounts=most, latency_ms=given.latency_ms, processes=1) as simulator:
+    with Simulator(accounts=most, latency_ms=given.latency_ms) as simulator:
         warm = measure(CONTENDERS[1], jobs(simulator.fleet, WARM_UP), simulator)
         if warm.failed:
             raise SimulatorFailed(f"the simulator could not be warmed: {warm.failed}")
@@ -318,9 +317,8 @@ def run(given: argparse.Namespace) -> tuple[list[Figures], dict[str, Any]]:
                 rounds.append(measure(contender, jobs(simulator.fleet, size), simulator))
             results.append(median(rounds))
             one = results[-1]
-            say(
-                f"  failed: {one.failed}" if one.failed else f"  {one.accounts_per_s:,.2f} a second"
-            )
+            speed = f"{one.accounts_per_s:,.2f} accounts a second"
+            say(f"  failed: {one.failed}" if one.failed else f"  {speed}")
     return results, settings
 
 
