@@ -1,75 +1,135 @@
-"""What a fleet scan is made of: find the accounts, scan a batch of them, merge, report."""
+"""What a fleet scan is made of: find the accounts, scan them in batches, merge, report."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import cache
 
+import psycopg
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
+from prefect.futures import wait
 from prefect.states import Completed, Failed
 
 from tasks import settings
+from tasks.batch import BatchOrder, BatchResult
 from tasks.clouds.scanner import Discovery, Scanner
-from tasks.clouds.transport import Limits
 from tasks.errors import BadInput
 from tasks.inventory import load_inventory
 from tasks.model import Account, Finding
 from tasks.report import posture_page
-from tasks.rules import RULES
-from tasks.warehouse import scans
+from tasks.scan_processes import ScanProcesses
+from tasks.warehouse import claims, incremental, scans
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import open_findings
 from tasks.warehouse.scans import MergeCounts, Posture
 
 SHOWN = 500  # open findings in the artifact, the worst first
+REASONS_LOGGED = 20  # of one batch: the warehouse has them all
+# A scan that was cut off goes on when it is started again; an older one begins anew.
+RESUMED_WITHIN = timedelta(hours=6)
+# Batches that were lost are tried again, in smaller ones, so that what breaks one is alone at last.
+ROUNDS = (1.0, 0.2, 0.0)
+ROUND_SECONDS = 2.0  # before each round but the first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which accounts a scan is to cover: all of the inventory, unless told otherwise.
+
+    ``only`` are account ids. ``since`` leaves out the accounts read since then; ``touched`` those
+    on which no event was seen after they were last read.
+    """
+
+    only: tuple[str, ...] = ()
+    since: datetime | None = None
+    touched: bool = False
+
+    @property
+    def selection(self) -> tuple[str, ...]:
+        """What tells this selection from others: only a scan of the same one is gone on with."""
+        narrowed = [f"since {self.since.astimezone(UTC).isoformat()}"] if self.since else []
+        return (*self.only, *narrowed, *(["touched"] if self.touched else []))
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A scan that has begun: its id in the warehouse and the accounts to cover.
+    """A scan that has begun, or goes on: its id in the warehouse and how many accounts are left.
 
     ``failed_sources`` are the inventory's entries whose accounts could not be discovered.
     """
 
     id: str
-    accounts: tuple[Account, ...]
+    accounts: int
     failed_sources: tuple[str, ...] = ()
 
-    def batches(self, size: int) -> list[tuple[Account, ...]]:
-        """The accounts, ``size`` to a Prefect task, so that orchestration stays small."""
-        return [self.accounts[i : i + size] for i in range(0, len(self.accounts), size)]
+    def batches(self, accounts: int, size: int) -> int:
+        """How many batches of ``size`` that is, so that orchestration stays small."""
+        return math.ceil(accounts / size)
+
+
+@contextmanager
+def scan_hold() -> Iterator[psycopg.Connection]:
+    """The connection that a scan is held by: it ends with this process, however that ends."""
+    with connect() as connection:
+        yield connection
 
 
 @task(cache_policy=NO_CACHE)
-def begin_scan(only: Sequence[str], flow_run_id: str | None) -> Scan:
-    """Discover the accounts and write the scan down. ``only`` limits it to some account ids.
+def begin_scan(
+    hold: psycopg.Connection, wanted: Wanted, flow_run_id: str | None, resume: bool = True
+) -> Scan:
+    """Go on with a scan of the same accounts that was cut off; else discover them and begin one.
 
     A source that cannot be discovered is recorded as failed, and its accounts' findings stay.
-    Raises BadInput when ``only`` names an account that is not there.
+    Raises BadInput when ``wanted`` names an account that is not there.
     """
-    discovery = asyncio.run(_discover())
-    wanted = tuple(a for a in discovery.accounts if not only or a.id in only)
-    if missing := sorted(set(only) - {account.id for account in discovery.accounts}):
-        raise BadInput("accounts", f"{', '.join(missing)} cannot be scanned or is not known.")
-    with connect() as warehouse:
-        scan_id = scans.begin_scan(warehouse, trigger="fleet", flow_run_id=flow_run_id)
-        scans.record_accounts(warehouse, scan_id, wanted, discovery.skipped, discovery.failed)
     log = get_run_logger()
-    log.info("Scanning %d accounts and subscriptions", len(wanted))
-    for account, reason in discovery.skipped:
+    if resume and (scan := _resumed(hold, wanted)) is not None:
+        log.info("Going on with the scan %s: %d accounts are left", scan.id, scan.accounts)
+        return scan
+    claims.close_abandoned(hold, RESUMED_WITHIN)
+    discovery = asyncio.run(_discover())
+    accounts = _chosen(hold, wanted, discovery)
+    scan_id = scans.begin_scan(
+        hold, trigger="fleet", flow_run_id=flow_run_id, selection=wanted.selection
+    )
+    claims.hold_scan(hold, scan_id)
+    scans.record_accounts(hold, scan_id, accounts, discovery.skipped, discovery.failed)
+    log.info("Scanning %d accounts and subscriptions", len(accounts))
+    for account, reason in discovery.skipped[:REASONS_LOGGED]:
         log.info("Skipped %s %s: %s", account.cloud, account.id, reason)
     for source, reason in discovery.failed:
         log.warning("Could not discover the accounts of %s: %s", source, reason)
-    return Scan(scan_id, wanted, tuple(source for source, _ in discovery.failed))
+    return Scan(scan_id, len(accounts), tuple(source for source, _ in discovery.failed))
+
+
+def _resumed(hold: psycopg.Connection, wanted: Wanted) -> Scan | None:
+    scan_id = claims.unfinished_scan(hold, wanted.selection, RESUMED_WITHIN)
+    if scan_id is None or not claims.hold_scan(hold, scan_id):
+        return None
+    sources = tuple(source for source, _ in scans.posture(hold, scan_id).failed_sources)
+    return Scan(scan_id, claims.remaining(hold, scan_id), sources)
+
+
+def _chosen(
+    warehouse: psycopg.Connection, wanted: Wanted, discovery: Discovery
+) -> Sequence[Account]:
+    if missing := sorted(set(wanted.only) - {account.id for account in discovery.accounts}):
+        raise BadInput("accounts", f"{', '.join(missing)} cannot be scanned or is not known.")
+    named = [a for a in discovery.accounts if not wanted.only or a.id in wanted.only]
+    return incremental.accounts_since(warehouse, named, wanted.since, wanted.touched)
 
 
 async def _discover() -> Discovery:
@@ -77,30 +137,50 @@ async def _discover() -> Discovery:
         return await scanner.discover()
 
 
-@task(task_run_name="scan-batch-{number}", retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
-async def scan_batch(
-    scan_id: str, number: int, accounts: Sequence[Account], request_seconds: float
+def scan_in_batches(
+    scan: Scan, batch_size: int, request_seconds: float, *, full: bool = False
 ) -> int:
+    """Scan what is left of a scan, as tasks of the flow's task runner.
+
+    Each takes a batch of the accounts that nobody has taken, so that any number of flow runs may
+    work on one scan. Returns how many accounts no batch has reported.
+    """
+    number = 0
+    left = scan.accounts
+    for share in ROUNDS:
+        if not left:
+            break
+        if number:
+            time.sleep(ROUND_SECONDS)
+        size = max(1, int(batch_size * share))
+        numbers = range(number, number := number + scan.batches(left, size))
+        orders = BatchOrder(scan.id, size, request_seconds, full)
+        wait([scan_batch.submit(one + 1, orders) for one in numbers])
+        with connect() as warehouse:
+            left = claims.remaining(warehouse, scan.id)
+    return left
+
+
+@task(task_run_name="scan-batch-{number}", cache_policy=NO_CACHE)
+def scan_batch(number: int, order: BatchOrder) -> int:
     """Scan a batch of accounts with the read-only identity and load what was seen.
 
     An account that fails is loaded with its reason and does not fail the batch. Returns how many
-    failed.
+    accounts it took.
     """
+    result: BatchResult = scan_processes().scan(order)
     log = get_run_logger()
-    begun = datetime.now(UTC)
-    limits = Limits(request_seconds=request_seconds)
-    async with Scanner(load_inventory(settings.inventory_path()), limits) as scanner:
-        results = await asyncio.gather(*(scanner.scan(account, RULES) for account in accounts))
-    for result in results:
-        if result.failed:
-            log.warning("%s %s: %s", result.account.cloud, result.account.id, result.failed)
+    for cloud, account, reason in result.failed[:REASONS_LOGGED]:
+        log.warning("%s %s: %s", cloud, account, reason)
+    if (more := len(result.failed) - REASONS_LOGGED) > 0:
+        log.warning("%d more accounts failed: the warehouse has the reasons", more)
+    return result.accounts
 
-    def load() -> None:
-        with connect() as warehouse:
-            scans.load_batch(warehouse, scan_id, results, observed_at=begun)
 
-    await asyncio.to_thread(load)
-    return sum(bool(result.failed) for result in results)
+@cache
+def scan_processes() -> ScanProcesses:
+    """This process's own scanning processes. They end with it."""
+    return ScanProcesses(settings.scan_processes())
 
 
 @task(cache_policy=NO_CACHE)
@@ -120,14 +200,20 @@ def merge_findings(scan_id: str, lost: str = "") -> MergeCounts:
 
 
 @contextmanager
-def ended_if_broken(scan: Scan) -> Iterator[None]:
-    """Whatever ends the scan early, a cancellation too, its record does not say that it runs."""
+def interrupted_if_broken(scan: Scan) -> Iterator[None]:
+    """Whatever ends the scan early, a cancellation too, its record says so, and keeps what it has.
+
+    Started again within hours, it goes on.
+    """
     try:
         yield
     except BaseException as error:
         with connect() as warehouse:
-            scans.finish_scan(warehouse, scan.id, "failed", f"It broke: {type(error).__name__}.")
+            why = f"It was cut off: {type(error).__name__}."
+            claims.interrupt_scan(warehouse, scan.id, why)
         raise
+    finally:
+        scan_processes().end()
 
 
 @task(cache_policy=NO_CACHE)
@@ -159,15 +245,16 @@ def _fix_address() -> Callable[[Finding], str] | None:
     )
 
 
-def what_was_lost(scan: Scan, crashed: int) -> str:
+def what_was_lost(scan: Scan, left: int) -> str:
     """What a scan did not reach, in words; empty for one that reached all it was to.
 
-    An account that refuses is reached: it has answered. ``crashed`` batches never reported.
+    An account that refuses is reached: it has answered. ``left`` accounts were in no batch that
+    reported.
     """
     lost = []
-    if crashed:
-        what = "1 batch" if crashed == 1 else f"{crashed} batches"
-        lost.append(f"{what} crashed: the accounts in it count as failed.")
+    if left:
+        what = "1 account was" if left == 1 else f"{left} accounts were"
+        lost.append(f"{what} never reported, and count as failed.")
     if scan.failed_sources:
         lost.append(f"The accounts of {', '.join(scan.failed_sources)} could not be discovered.")
     return " ".join(lost)

@@ -22,6 +22,19 @@ def policies_path() -> Path:
     return _path("SUTURE_POLICIES", "the policy file")
 
 
+def scan_processes() -> int:
+    """``SUTURE_SCAN_PROCESSES``: how many processes scan at once; else one more than cores.
+
+    One more, because a batch's last answers leave its core idle.
+    """
+    value = os.environ.get("SUTURE_SCAN_PROCESSES", "")
+    if not value:
+        return (os.cpu_count() or 1) + 1
+    if not value.isdecimal() or not 1 <= int(value) <= 256:
+        raise BadInput("SUTURE_SCAN_PROCESSES", "is no number from 1 to 256.", "Unset it.")
+    return int(value)
+
+
 def ui_url() -> str:
     """``SUTURE_UI_URL``, else Prefect's UI beside its API: where people open runs."""
     if url := os.environ.get("SUTURE_UI_URL"):

@@ -25,7 +25,7 @@ import pyotp
 import trustme
 from azure.identity import ClientSecretCredential
 
-from tasks.clouds.aws_api import AwsCredentials
+from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.azure_write import identity_options
 from tasks.clouds.gate import MOST_MINUTES, CustomerCredentials, OpenGate, close_gate, open_gate
 from tasks.clouds.openings import timestamp

@@ -1,81 +1,29 @@
 """The AWS read path: one signed, awaited HTTP exchange per call, and nothing kept per account.
 
-botocore stays the source of truth: its service models say how a call is written and its answer
-read, its rulesets which address it goes to, its signers how it is signed. Its sessions, clients
-and hooks, which cost tens of milliseconds an account, are left out. A call goes
+botocore stays the source of truth: its models, serializers, rulesets and signers write the request
+(aws_request), its models and parsers read the answer (aws_answer). Its sessions, clients and hooks,
+which cost tens of milliseconds an account, are left out. A call goes
 
-    params -> serializer -> endpoint -> signature -> aiohttp -> parser -> dict, or an error
+    params -> draft (kept) -> signature -> HTTP -> parser -> dict, or an error
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 
 import jmespath  # type: ignore[import-untyped]
-from botocore.auth import S3SigV4Auth, SigV4Auth
-from botocore.awsrequest import AWSPreparedRequest, create_request_object, prepare_request_dict
-from botocore.credentials import ReadOnlyCredentials
-from botocore.endpoint_provider import EndpointProvider
 from botocore.handlers import parse_get_bucket_location
-from botocore.loaders import Loader
-from botocore.model import OperationModel, ServiceModel
-from botocore.parsers import ResponseParser, ResponseParserError, create_parser
-from botocore.serialize import create_serializer
-from yarl import URL
+from botocore.parsers import ResponseParserError
 
+from tasks.clouds.aws_answer import read_answer
+from tasks.clouds.aws_request import AwsCredentials, Draft, draft, service_of, sign
+from tasks.clouds.http_client import HttpFault
 from tasks.clouds.retrying import TryAgain, patiently, retry_after_seconds
-from tasks.clouds.transport import Limits, faults, open_http
+from tasks.clouds.transport import Limits, open_http, what_failed
 from tasks.errors import AccessRefused, CloudError, ResourceGone, Throttled
-
-
-@dataclass(frozen=True, slots=True)
-class AwsCredentials:
-    """What signs a request. ``expires`` is in seconds since 1970, infinite for lasting keys."""
-
-    access_key: str
-    secret_key: str = field(repr=False)
-    token: str | None = field(repr=False, default=None)
-    expires: float = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class _Service:
-    """All that botocore's data says of one service."""
-
-    model: ServiceModel
-    serializer: Any
-    parser: ResponseParser
-    endpoints: EndpointProvider
-    paginators: Mapping[str, Any]
-
-
-@cache
-def _service(name: str) -> _Service:
-    """Loaded once a process: the EC2 model alone takes 60 ms to read."""
-    loader = Loader()
-    description = loader.load_service_model(name, "service-2")
-    if name == "s3":
-        # The endpoint ruleset puts the bucket into the address already.
-        for operation in description["operations"].values():
-            http = operation["http"]
-            http["requestUri"] = http["requestUri"].removeprefix("/{Bucket}")
-    model = ServiceModel(description, name)
-    protocol = model.resolved_protocol
-    return _Service(
-        model=model,
-        serializer=create_serializer(protocol, include_validation=False),
-        parser=create_parser(protocol),
-        endpoints=EndpointProvider(
-            loader.load_service_model(name, "endpoint-rule-set-1"),
-            loader.load_data("partitions"),
-        ),
-        paginators=loader.load_service_model(name, "paginators-1")["pagination"],
-    )
 
 
 class AwsApi:
@@ -109,13 +57,17 @@ class AwsApi:
         Raises AccessRefused, Throttled, CloudTimeout, ResourceGone or another CloudError; ``code``
         on it is AWS's.
         """
-        described = _service(service)
-        model = described.model.operation_model(operation)
+        drawn = draft(
+            service,
+            operation,
+            params,
+            region=region,
+            endpoint=self._endpoint,
+            with_token=bool(credentials.token),
+        )
 
         async def attempt() -> dict[str, Any]:
-            # Signed anew for each attempt: a signature holds the time.
-            request = self._signed(described, model, params, region, credentials)
-            return await self._exchange(described, model, request, credentials)
+            return await self._exchange(service, operation, drawn, credentials)
 
         return await patiently(attempt, self._limits.patience)
 
@@ -130,7 +82,7 @@ class AwsApi:
         page_size: int | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
         """The answers of a paged operation, one after another, by botocore's paginator models."""
-        paging = _service(service).paginators[operation]
+        paging = service_of(service).paginators[operation]
         ask = dict(params)
         if page_size is not None:
             ask[paging["limit_key"]] = page_size
@@ -144,95 +96,31 @@ class AwsApi:
                 raise CloudError("the same page came twice", operation=operation)
             ask |= following
 
-    def _signed(
-        self,
-        described: _Service,
-        model: OperationModel,
-        params: Mapping[str, Any],
-        region: str,
-        credentials: AwsCredentials,
-    ) -> AWSPreparedRequest:
-        url, service_name, signing_region = self._address(described, model, params, region)
-        draft = described.serializer.serialize_to_request(dict(params), model)
-        prepare_request_dict(draft, endpoint_url=url)
-        request = create_request_object(draft)
-        signer = S3SigV4Auth if model.service_model.service_name == "s3" else SigV4Auth
-        keys = ReadOnlyCredentials(
-            credentials.access_key, credentials.secret_key, credentials.token
-        )
-        signer(keys, service_name, signing_region).add_auth(request)
-        prepared: AWSPreparedRequest = request.prepare()
-        return prepared
-
-    def _address(
-        self, described: _Service, model: OperationModel, params: Mapping[str, Any], region: str
-    ) -> tuple[str, str, str]:
-        """Where a call goes, and the service and region it is signed for."""
-        given: dict[str, Any] = {"Region": region, "UseFIPS": False, "UseDualStack": False}
-        if self._endpoint:
-            given["Endpoint"] = self._endpoint
-            given["ForcePathStyle"] = True  # a bucket has no host name of its own there
-        if model.name == "GetBucketLocation":
-            given["ForcePathStyle"] = True  # the one way S3 answers about another region's bucket
-        for fixed in model.static_context_parameters:
-            given[fixed.name] = fixed.value
-        for taken in model.context_parameters:
-            if taken.member_name in params:
-                given[taken.name] = params[taken.member_name]
-        known = described.endpoints.ruleset.parameters
-        resolved = described.endpoints.resolve_endpoint(
-            **{name: value for name, value in given.items() if name in known}
-        )
-        scheme: Mapping[str, str] = next(iter(resolved.properties.get("authSchemes", ())), {})
-        return (
-            resolved.url,
-            scheme.get("signingName", described.model.signing_name),
-            scheme.get("signingRegion", region),
-        )
-
     async def _exchange(
-        self,
-        described: _Service,
-        model: OperationModel,
-        request: AWSPreparedRequest,
-        credentials: AwsCredentials,
+        self, service: str, operation: str, drawn: Draft, credentials: AwsCredentials
     ) -> dict[str, Any]:
         self.calls += 1
-        host = urlsplit(request.url).netloc
-        with faults(model.name, host):
-            async with self._http.request(
-                request.method,
-                URL(request.url, encoded=True),  # as signed, to the letter
-                headers={name: _text(value) for name, value in request.headers.items()},
-                data=request.body,
-                allow_redirects=False,
-                skip_auto_headers=("Accept-Encoding", "Content-Type"),
-            ) as response:
-                status, headers, body = response.status, response.headers, await response.read()
-        wire = {
-            "status_code": status,
-            "headers": headers,
-            "body": body,
-            "context": {"operation_name": model.name},
-        }
         try:
-            if body[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-                raise ResponseParserError  # a proxy's page; as XML it might pass for an empty list
-            answer: dict[str, Any] = described.parser.parse(wire, model.output_shape)  # type: ignore[arg-type]
+            # Signed anew for each attempt: a signature holds the time.
+            said = await self._http.ask(drawn.origin, sign(drawn, credentials, time.time()))
+        except HttpFault as fault:
+            raise what_failed(fault, operation) from None
+        try:
+            answer = read_answer(service, operation, said)
         except ResponseParserError:
             garbled = CloudError(
-                f"{host} answered {status} with a body that is not {model.service_model.protocol}",
-                code=str(status) if status >= 300 else "",
-                operation=model.name,
+                f"{drawn.origin.authority} answered {said.status} with a body that is not "
+                f"{service_of(service).model.protocol}",
+                code=str(said.status) if said.status >= 300 else "",
+                operation=operation,
             )
             raise TryAgain(garbled) from None
-        answer.pop("ResponseMetadata", None)
-        if status < 300:
-            if model.name == "GetBucketLocation":  # the one answer here that no model describes
-                parse_get_bucket_location(answer, SimpleNamespace(raw=body, content=body))
+        if said.status < 300:
+            if operation == "GetBucketLocation":  # the one answer here that no model describes
+                parse_get_bucket_location(answer, SimpleNamespace(raw=said.body, content=said.body))
             return answer
-        wait = retry_after_seconds(headers.get("Retry-After"))
-        raise _failure(model.name, status, answer.get("Error", {}), credentials, wait)
+        wait = retry_after_seconds(said.headers.get("retry-after"))
+        raise _failure(operation, said.status, answer.get("Error", {}), credentials, wait)
 
 
 def _next_page(paging: Mapping[str, Any], page: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,10 +135,6 @@ def _next_page(paging: Mapping[str, Any], page: Mapping[str, Any]) -> dict[str, 
 
 def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 # --- What AWS's error codes mean -----------------------------------------------------------------

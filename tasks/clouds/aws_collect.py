@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.clouds.aws_api import AwsApi, AwsCredentials
+from tasks.clouds.aws_api import AwsApi
 from tasks.clouds.aws_credentials import AwsKeyring
+from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.transport import reason
 from tasks.errors import CloudError, ResourceGone
 from tasks.inventory import AwsSource

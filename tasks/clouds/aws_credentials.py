@@ -6,18 +6,24 @@ import asyncio
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakValueDictionary
 
-import botocore.session
 from botocore.exceptions import BotoCoreError
 
-from tasks.clouds.aws_api import AwsApi, AwsCredentials
+from tasks.clouds.aws_api import AwsApi
+from tasks.clouds.aws_request import AwsCredentials
 from tasks.errors import AccessRefused, BadInput
 from tasks.inventory import AwsSource, HubCredentials
 
+if TYPE_CHECKING:  # imported where it is needed: named keys need none of it
+    from botocore.session import Session
+
 SESSION_SECONDS = 3600
 REFRESH_SECONDS = 300  # a session is replaced this long before it ends
+MOST_SESSIONS = 1000  # kept at once, so that a large fleet takes no more memory than a small one
 SESSION_NAME = "suture"
 
 
@@ -28,8 +34,8 @@ class AwsKeyring:
         self._source = source
         self._api = api
         self._hub = _hub_provider(source.credentials)
-        self._sessions: dict[str, AwsCredentials] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._sessions: OrderedDict[str, AwsCredentials] = OrderedDict()  # the newest last
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def hub(self) -> AwsCredentials:
         """Suture's own identity. Raises BadInput for an unset variable, AccessRefused for none."""
@@ -38,10 +44,14 @@ class AwsKeyring:
     async def assume(self, account: str, role: str) -> AwsCredentials:
         """A session of ``role`` in ``account``, good for five minutes more at the least."""
         arn = self._source.role_arn(account, role)
-        async with self._locks.setdefault(arn, asyncio.Lock()):
+        lock = self._locks.setdefault(arn, asyncio.Lock())  # gone when nobody waits for it
+        async with lock:
             known = self._sessions.get(arn)
             if known is None or known.expires - time.time() < REFRESH_SECONDS:
                 self._sessions[arn] = known = await self._ask_sts(arn)
+                self._sessions.move_to_end(arn)
+                if len(self._sessions) > MOST_SESSIONS:
+                    self._sessions.popitem(last=False)
         return known
 
     async def _ask_sts(self, arn: str) -> AwsCredentials:
@@ -94,7 +104,7 @@ class _FromChain:
 
     def __init__(self, profile: str) -> None:
         self._profile = profile or None
-        self._session: botocore.session.Session | None = None
+        self._session: Session | None = None
         self._lock = threading.Lock()
 
     async def credentials(self) -> AwsCredentials:
@@ -102,10 +112,12 @@ class _FromChain:
         return await asyncio.to_thread(self._resolve)
 
     def _resolve(self) -> AwsCredentials:
+        from botocore.session import Session
+
         def find() -> Any:
             with self._lock:
                 if self._session is None:
-                    self._session = botocore.session.Session(profile=self._profile)
+                    self._session = Session(profile=self._profile)
                 return self._session.get_credentials()
 
         return keys_found(find, hint=", or name credentials in the inventory")

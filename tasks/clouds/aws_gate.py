@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from tasks.clouds.aws_api import AwsCredentials
+from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.aws_write import aws_client, credentials_of, leading_region
 from tasks.clouds.openings import Opening, moment, timestamp
 from tasks.clouds.sdk_errors import aws_errors

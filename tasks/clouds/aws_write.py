@@ -13,8 +13,8 @@ from botocore import xform_name
 from botocore.config import Config as ClientConfig
 from pydantic import SecretStr
 
-from tasks.clouds.aws_api import AwsCredentials
 from tasks.clouds.aws_credentials import environment, keys_found
+from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite, aws_errors, hiding
 from tasks.clouds.session_policy import policy_text
 from tasks.errors import AccessRefused, CloudError, Conflict, GateRefused

@@ -20,8 +20,8 @@ from azure.core.credentials import TokenCredential
 from azure.identity import DefaultAzureCredential
 from pydantic import SecretStr
 
-from tasks.clouds.aws_api import AwsCredentials
 from tasks.clouds.aws_gate import ADMIN_ROLE, AwsGate
+from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.aws_write import keys_from_chain
 from tasks.clouds.azure_gate import AzureGate, CodeInUse
 from tasks.clouds.azure_write import identity_options

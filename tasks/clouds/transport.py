@@ -1,14 +1,11 @@
-"""The HTTP side that both clouds share: limits, one session per source, and what faults mean."""
+"""The HTTP side that both clouds share: limits, one client per source, and what faults mean."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import aiohttp
-
+from tasks.clouds.http_client import HttpClient, HttpFault, Silent, Unreachable
 from tasks.clouds.retrying import Patience, TryAgain
 from tasks.errors import AccessRefused, BadInput, CloudError, CloudTimeout, Throttled
 
@@ -26,31 +23,20 @@ class Limits:
 
     accounts: int = 32
     calls: int = 8
-    connections: int = 128
+    connections: int = 256
     connect_seconds: float = 5.0
     request_seconds: float = 20.0
     account_seconds: float = 120.0
     patience: Patience = field(default_factory=Patience)
 
 
-def open_http(limits: Limits, ca_file: str) -> aiohttp.ClientSession:
-    """One session with keep-alive pools. ``ca_file``, if any, is trusted instead of the system."""
-    connector = aiohttp.TCPConnector(
-        limit=limits.connections,
-        ssl=trust(ca_file),
-        keepalive_timeout=30,
-        ttl_dns_cache=300,
-    )
-    # No total: it would count the time spent waiting for a free connection of our own pool.
-    timeout = aiohttp.ClientTimeout(
-        total=None, sock_connect=limits.connect_seconds, sock_read=limits.request_seconds
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        timeout=timeout,
-        headers={"User-Agent": USER_AGENT},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=True,
+def open_http(limits: Limits, ca_file: str) -> HttpClient:
+    """One client with kept connections. ``ca_file``, if any, is trusted instead of the system."""
+    return HttpClient(
+        trust(ca_file),
+        connections=limits.connections,
+        connect_seconds=limits.connect_seconds,
+        silent_seconds=limits.request_seconds,
     )
 
 
@@ -66,26 +52,19 @@ def trust(ca_file: str) -> ssl.SSLContext:
         ) from None
 
 
-@contextmanager
-def faults(operation: str, host: str) -> Iterator[None]:
-    """Say what a failing exchange with ``host`` means in Suture's own errors.
+def what_failed(fault: HttpFault, operation: str) -> CloudError | TryAgain:
+    """An exchange without an answer, in Suture's own errors.
 
     TryAgain for what may pass (connections that break), CloudTimeout for silence, CloudError for
     the rest.
     """
-    try:
-        yield
-    except TimeoutError:
-        raise CloudTimeout(f"{host} did not answer in time", operation=operation) from None
-    except aiohttp.ClientSSLError as error:
-        message = f"no trusted connection to {host}: {error}"
-        raise CloudError(message, operation=operation) from None
-    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-        message = f"the connection to {host} failed: {error or type(error).__name__}"
-        raise TryAgain(CloudError(message, operation=operation)) from None
-    except aiohttp.ClientError as error:
-        message = f"{host} does not speak HTTP: {type(error).__name__}"
-        raise CloudError(message, operation=operation) from None
+    match fault:
+        case Silent():
+            return CloudTimeout(str(fault), operation=operation)
+        case Unreachable():
+            return TryAgain(CloudError(str(fault), operation=operation))
+        case _:
+            return CloudError(str(fault), operation=operation)
 
 
 def reason(error: Exception) -> str:

@@ -26,7 +26,7 @@ from deployments.local.stack import fleet_env
 from tasks import remediation, remediation_records
 from tasks.approval import HANDLE_PREFIX
 from tasks.clouds import azure_write
-from tasks.clouds.aws_api import AwsCredentials
+from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.azure_write import identity_options
 from tasks.clouds.gate import CustomerCredentials, OpenGate, close_gate, open_gate
 from tasks.clouds.remediator import Propagation, Session, open_session

@@ -17,7 +17,7 @@ from deployments.local.aws.server import EmulatedAws
 from deployments.local.azure.server import EmulatedAzure
 from deployments.local.fleet import Fleet
 from tasks.clouds import azure_write
-from tasks.clouds.aws_api import AwsCredentials
+from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.azure_write import identity_options
 from tasks.clouds.gate import (
     CustomerCredentials,

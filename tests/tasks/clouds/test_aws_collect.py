@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from deployments.local.aws.server import EmulatedAws
-from tasks.clouds.aws_api import AwsApi, AwsCredentials
+from tasks.clouds.aws_api import AwsApi
 from tasks.clouds.aws_collect import COLLECTORS, AwsView, collect, discover, read_one
 from tasks.clouds.aws_credentials import AwsKeyring
+from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.transport import Limits
 from tasks.errors import AccessRefused, CloudError, CloudTimeout, MissingData, ResourceGone
 from tasks.inventory import AwsSource

@@ -17,7 +17,7 @@ from botocore.parsers import ResponseParserError
 from pydantic import SecretStr
 
 from tasks.clouds import aws_write
-from tasks.clouds.aws_api import AwsCredentials
+from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.aws_write import AwsSession, open_aws
 from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite, from_aws
 from tasks.errors import (
