@@ -33,13 +33,13 @@ WITH first AS (
     LIMIT 1
     FOR UPDATE SKIP LOCKED
 ), taken AS (
-    SELECT s.cloud, s.account
-    FROM scan_accounts s
-    JOIN first USING (cloud, source)
-    WHERE s.scan_id = %(scan)s AND s.status = 'pending' AND s.claim IS NULL
-    ORDER BY s.account
+    SELECT cloud, account
+    FROM scan_accounts
+    WHERE scan_id = %(scan)s AND status = 'pending' AND claim IS NULL
+      AND cloud = (SELECT cloud FROM first) AND source = (SELECT source FROM first)
+    ORDER BY account
     LIMIT %(limit)s
-    FOR UPDATE OF s SKIP LOCKED
+    FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE scan_accounts s
     SET claim = %(claim)s

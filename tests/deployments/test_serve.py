@@ -60,6 +60,7 @@ def test_the_deployments_of_prefect_yaml_are_served_as_they_stand() -> None:
         "reconcile/reconcile",
         "remediate/remediate",
         "restore/restore",
+        "housekeeping/housekeeping",
     }
     assert served["remediate/remediate"].entrypoint == "flows.remediate.remediate"
     assert served["remediate/remediate"].concurrency_limit == 20
