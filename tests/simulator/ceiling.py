@@ -43,7 +43,7 @@ def main() -> int:
     options = _options()
     command = [
         sys.executable, str(HERE / "serve.py"), "--aws", str(ACCOUNTS), "--regions", REGION,
-        "--processes", str(options.processes), 
+        "--processes", str(options.processes),
         "--latency-ms", str(options.latency_ms), *(["--plain"] if options.plain else []),
     ]  # fmt: skip
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
