@@ -15,7 +15,7 @@ import pytest
 from contender import Job, Outcome
 from measuring import Memory, cpu_seconds
 from report import Figures, as_json, median, plot, ratio_to_floor, suture_times, table
-from run import CONTENDERS, Contender, arguments, chosen, jobs, measure, what_is_wrong
+from run import CONTENDERS, Contender, arguments, chosen, job_for, measure, what_is_wrong
 from simulator import Simulator
 from truth import findings
 
@@ -105,7 +105,7 @@ def test_who_scans_how_much() -> None:
 @pytest.mark.parametrize("name", ["floor-a", "floor-b", "boto3", "suture-engine"])
 def test_a_contender_makes_the_fifty_calls_signed_right(name: str, simulator: Simulator) -> None:
     (contender,) = (one for one in CONTENDERS if one.name == name)
-    found = measure(contender, jobs(simulator.fleet, 5), simulator)
+    found = measure(contender, job_for(contender, simulator.fleet, 5), simulator)
     assert found.failed == ""
     assert found.calls == 5 * 50
     assert found.cpu_seconds > 0
@@ -131,7 +131,7 @@ def test_a_contender_that_breaks_has_failed(
     script = tmp_path / "broken.py"
     script.write_text(program)
     broken = Contender(name="broken", script=str(script), seconds=1)
-    found = measure(broken, jobs(simulator.fleet, 1), simulator)
+    found = measure(broken, job_for(broken, simulator.fleet, 1), simulator)
     assert found.failed.startswith(why)
     assert found.as_json() == {"failed": found.failed}
 

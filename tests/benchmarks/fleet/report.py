@@ -161,9 +161,9 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _short(number: float) -> str:
-    """Three figures or so: 0.07, 1.8, 17.7, 121, 1,995."""
+    """Two or three figures: 0.012, 0.83, 1.8, 17.7, 121, 1,995."""
     if number < 1:
-        return f"{number:.2f}"
+        return f"{number:.2f}" if number >= 0.1 else f"{number:.3f}"
     return f"{number:,.1f}" if number < 100 else f"{number:,.0f}"
 
 
@@ -197,6 +197,7 @@ def plot(results: Sequence[Figures], caption: str, path: Path) -> None:
             bars = axes.barh(names, values, color=colours)
             axes.bar_label(bars, [_short(value) for value in values], padding=3)
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:,g}")
             axes.set_title(title, fontsize=10)
             axes.margins(x=0.18)
             axes.spines[["top", "right"]].set_visible(False)

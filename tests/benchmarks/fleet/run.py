@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -44,6 +45,7 @@ WARM_UP = 64  # accounts: the simulator makes its answers when they are first as
 class Contender:
     """``most`` accounts are given to it, however many the run has; ``calls`` an account, if exact.
 
+    ``at_once`` multiplies the accounts in flight, for one that would else wait for the limits.
     ``judges``: it finds exactly what the simulated fleet holds of Suture's eight rules. A ``peer``
     is somebody else's program in an environment of its own.
     """
@@ -52,6 +54,7 @@ class Contender:
     script: str
     most: int = 10_000
     calls: int | None = CALLS
+    at_once: int = 1
     judges: bool = False
     peer: bool = False
     seconds: float = 900
@@ -59,7 +62,7 @@ class Contender:
 
 CONTENDERS = (
     Contender(name="floor-a", script="floor_a.py"),
-    Contender(name="floor-b", script="floor_b.py"),
+    Contender(name="floor-b", script="floor_b.py", at_once=2),
     Contender(name="suture", script="suture_flow.py", judges=True),
     Contender(name="suture-engine", script="suture_engine.py", most=1_000, judges=True),
     Contender(name="boto3", script="boto3_clients.py", most=100),
@@ -69,6 +72,8 @@ CONTENDERS = (
     # Its checks of buckets ask for less (two flags of four), so its findings are not the same.
     Contender(name="prowler", script="peer_prowler.py", most=4, calls=None, peer=True),
 )
+
+WARMER = CONTENDERS[1]
 
 
 class Parser(argparse.ArgumentParser):
@@ -282,14 +287,14 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def jobs(fleet: dict[str, Any], accounts: int) -> Job:
+def job_for(contender: Contender, fleet: dict[str, Any], accounts: int) -> Job:
     """The same limits for everyone that can be told them: those of one of Suture's processes."""
     limits = Limits()
     return Job(
         fleet=fleet,
         accounts=accounts,
         processes=os.cpu_count() or 1,
-        accounts_at_once=limits.accounts,
+        accounts_at_once=contender.at_once * limits.accounts,
         calls_at_once=limits.calls,
         connections=limits.connections,
         cache=str(CACHE),
@@ -306,7 +311,7 @@ def run(given: argparse.Namespace) -> tuple[list[Figures], dict[str, Any]]:
     results = []
     most = max(WARM_UP, *(size for _, size in pairs))
     with Simulator(accounts=most, latency_ms=given.latency_ms) as simulator:
-        warm = measure(CONTENDERS[1], jobs(simulator.fleet, WARM_UP), simulator)
+        warm = measure(WARMER, job_for(WARMER, simulator.fleet, WARM_UP), simulator)
         if warm.failed:
             raise SimulatorFailed(f"the simulator could not be warmed: {warm.failed}")
         for contender, size in pairs:
@@ -314,7 +319,9 @@ def run(given: argparse.Namespace) -> tuple[list[Figures], dict[str, Any]]:
             for number in range(1, given.rounds + 1):
                 which = f", round {number} of {given.rounds}" if given.rounds > 1 else ""
                 say(f"{contender.name}, {size:,} accounts{which} ...")
-                rounds.append(measure(contender, jobs(simulator.fleet, size), simulator))
+                rounds.append(
+                    measure(contender, job_for(contender, simulator.fleet, size), simulator)
+                )
             results.append(median(rounds))
             one = results[-1]
             speed = f"{one.accounts_per_s:,.2f} accounts a second"
@@ -355,11 +362,15 @@ def write(results: Sequence[Figures], settings: dict[str, Any], folder: Path) ->
 def main(words: Sequence[str]) -> int:
     """Run the benchmark. Returns the exit code: 0 only if no contender failed."""
     given = arguments(words)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started ends too
     try:
         results, settings = run(given)
     except SimulatorFailed as problem:
         say(f"benchmark: {problem}")
         return 1
+    except KeyboardInterrupt:
+        say("Stopped.")
+        return 130
     if given.json:
         print(json.dumps(as_json(results, settings)), flush=True)
     else:
