@@ -1,116 +1,132 @@
 """The merge of one scan into findings and resources: set-based SQL, for one transaction.
 
-Every statement reads the scan's rows from the loading dock (stage_*) and takes %(scan)s. Together
-they do to a whole scan what tasks.lifecycle.next_state does to one finding.
+Every statement reads the scan's rows from the loading dock (stage_*), where a load is one account's
+rows under one number. Together they do to a whole scan what tasks.lifecycle.next_state does to one
+finding.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from typing import LiteralString
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
+from tasks.warehouse.partitions import make_partition
+
+# Nothing is copied out of the loading dock but what is small: configurations are wide.
+LOADS = """
+CREATE TEMP TABLE loads ON COMMIT DROP AS
+SELECT load_id, cloud, account, observed_at
+FROM stage_accounts
+WHERE scan_id = %(scan)s AND failed = ''
+"""
+
 # Places that another scan covered without error as of the same time or later. What this scan says
-# of them is older than what is known. Empty unless scans overlap or arrive late.
+# of them is older than what is known. Empty unless scans overlap or arrive late. The earliest time
+# is given, so that coverage of past years is not even looked at.
 KNOWN = """
 CREATE TEMP TABLE known ON COMMIT DROP AS
 SELECT c.cloud, c.account, c.region, c.kind, c.resource
 FROM scan_coverage c
-JOIN stage_accounts a ON a.cloud = c.cloud AND a.account = c.account
-WHERE a.scan_id = %(scan)s AND a.failed = '' AND c.scan_id <> %(scan)s
-  AND c.ok AND c.observed_at >= a.observed_at
+JOIN loads l ON l.cloud = c.cloud AND l.account = c.account
+WHERE c.scan_id <> %(scan)s AND c.ok
+  AND c.observed_at >= %(earliest)s AND c.observed_at >= l.observed_at
 """
 
-COVERED = """
-CREATE TEMP TABLE covered ON COMMIT DROP AS
-SELECT a.cloud, a.account, c.region, c.kind, c.resource, c.ok, a.observed_at
-FROM stage_coverage c
-JOIN stage_accounts a ON a.scan_id = c.scan_id AND a.load_id = c.load_id
-WHERE c.scan_id = %(scan)s AND a.failed = ''
-"""
-
-SEEN = """
-CREATE TEMP TABLE seen ON COMMIT DROP AS
-SELECT a.cloud, a.account, a.observed_at, r.id, r.region, r.kind, r.name, r.tags, r.config,
-       r.gaps, r.etag, r.fingerprint
-FROM stage_resources r
-JOIN stage_accounts a ON a.scan_id = r.scan_id AND a.load_id = r.load_id
-WHERE r.scan_id = %(scan)s AND a.failed = ''
-"""
-
-SAID = """
-CREATE TEMP TABLE said ON COMMIT DROP AS
-SELECT a.cloud, a.account, a.observed_at, o.finding_id, o.region, o.rule, o.severity, o.kind,
-       o.resource, o.verdict, o.reason, o.detail
-FROM stage_observations o
-JOIN stage_accounts a ON a.scan_id = o.scan_id AND a.load_id = o.load_id
-WHERE o.scan_id = %(scan)s AND a.failed = ''
+# Resources that the loader knew by their digest. They are seen, whatever became of the digest
+# since; what it says holds only where it is still the one that the warehouse has.
+UNCHANGED = """
+CREATE TEMP TABLE unchanged ON COMMIT DROP AS
+SELECT l.load_id, l.cloud, l.account, l.observed_at, u.id, r.last_seen_at,
+       coalesce(r.gone_at IS NULL AND r.digest <> ''
+                AND ('x' || left(r.digest, 16))::bit(64)::bigint = u.digest, false) AS holds
+FROM loads l
+JOIN stage_accounts a ON a.load_id = l.load_id AND a.scan_id = %(scan)s
+CROSS JOIN LATERAL unnest(a.unchanged_ids, a.unchanged_digests) AS u (id, digest)
+LEFT JOIN resources r ON r.cloud = l.cloud AND r.account = l.account AND r.id = u.id
 """
 
 OBSERVATIONS = """
 INSERT INTO observations (observed_at, scan_id, finding_id, cloud, account, region, rule, severity,
                           kind, resource, verdict, reason, detail)
-SELECT observed_at, %(scan)s, finding_id, cloud, account, region, rule, severity, kind, resource,
-       verdict, reason, detail
-FROM said
+SELECT l.observed_at, %(scan)s, o.finding_id, l.cloud, l.account, o.region, o.rule, o.severity,
+       o.kind, o.resource, o.verdict, o.reason, o.detail
+FROM stage_observations o
+JOIN loads l USING (load_id)
 """
 
-# What each word does to its finding: see tasks.lifecycle.Change. A coverage row of the region
-# "global" (or "*") speaks for the kind in every region; one with a resource only for that one.
+# What each word does to a finding that there is: see tasks.lifecycle.Change. A coverage row of the
+# region "global" (or "*") speaks for the kind in every region; one with a resource only for that
+# one. An unchanged resource says of its open findings what it said when it was written; a finding
+# that was not observed then is none of a rule's that there is still.
 CHANGES = """
 CREATE TEMP TABLE changes ON COMMIT DROP AS
-WITH unseen AS MATERIALIZED (
-    SELECT f.*
-    FROM findings f
-    WHERE f.status = 'open'
-      AND (f.cloud, f.account) IN (SELECT cloud, account FROM covered)
-      AND NOT EXISTS (SELECT FROM said s WHERE s.finding_id = f.id)
-      AND NOT EXISTS (
-          SELECT FROM seen r
-          WHERE r.cloud = f.cloud AND r.account = f.account AND r.id = f.resource
-      )
-), missing AS (
-    SELECT f.id, f.cloud, f.account, f.region, f.rule, f.severity, f.kind, f.resource, f.detail,
-           f.verdict, f.reason, c.observed_at
-    FROM unseen f
-    JOIN covered c
-      ON c.cloud = f.cloud AND c.account = f.account AND c.kind = f.kind
-     AND c.region IN (f.region, 'global', '*') AND c.resource IN ('', f.resource)
-    WHERE NOT EXISTS (
-        SELECT FROM known k
-        WHERE k.cloud = f.cloud AND k.account = f.account AND k.kind = f.kind
-          AND k.region IN (f.region, 'global', '*') AND k.resource IN ('', f.resource)
-    )
-    GROUP BY f.id, f.cloud, f.account, f.region, f.rule, f.severity, f.kind, f.resource, f.detail,
-             f.verdict, f.reason, f.last_observed_at, c.observed_at
-    HAVING bool_and(c.ok) AND f.last_observed_at < c.observed_at
-)
-SELECT s.finding_id, s.cloud, s.account, s.region, s.rule, s.severity, s.kind, s.resource,
-       s.detail, s.verdict, s.reason, s.observed_at,
+SELECT f.id AS finding_id, l.observed_at, s.verdict, s.reason, s.severity,
        CASE
-           WHEN f.id IS NULL THEN 'opened'
            WHEN s.verdict = 'unknown' THEN 'unknown'
            WHEN s.verdict = 'fail' AND f.status = 'open' THEN 'seen_again'
            WHEN s.verdict = 'fail' THEN 'reopened'
            WHEN f.status = 'open' THEN 'resolved'
            ELSE 'still_resolved'
        END AS change
-FROM said s
-LEFT JOIN findings f ON f.id = s.finding_id
-WHERE (f.id IS NOT NULL OR s.verdict = 'fail')
-  AND (f.id IS NULL OR f.last_observed_at < s.observed_at)
+FROM stage_observations s
+JOIN loads l USING (load_id)
+JOIN findings f ON f.id = s.finding_id
+WHERE f.last_observed_at < l.observed_at
   AND NOT EXISTS (
       SELECT FROM known k
-      WHERE k.cloud = s.cloud AND k.account = s.account AND k.kind = s.kind
+      WHERE k.cloud = l.cloud AND k.account = l.account AND k.kind = s.kind
         AND k.region IN (s.region, 'global', '*') AND k.resource IN ('', s.resource)
   )
 UNION ALL
-SELECT m.id, m.cloud, m.account, m.region, m.rule, m.severity, m.kind, m.resource,
-       m.detail, m.verdict, m.reason, m.observed_at, 'gone'
-FROM missing m
+SELECT f.id, u.observed_at, f.verdict, f.reason, f.severity,
+       CASE f.verdict WHEN 'unknown' THEN 'unknown' ELSE 'seen_again' END
+FROM unchanged u
+JOIN findings f ON f.cloud = u.cloud AND f.account = u.account AND f.resource = u.id
+WHERE u.holds AND f.status = 'open'
+  AND f.last_observed_at >= u.last_seen_at AND f.last_observed_at < u.observed_at
+  AND NOT EXISTS (
+      SELECT FROM known k
+      WHERE k.cloud = f.cloud AND k.account = f.account AND k.kind = f.kind
+        AND k.region IN (f.region, 'global', '*') AND k.resource IN ('', f.resource)
+  )
+"""
+
+# A finding that was spoken of is among the changes already, or what was said of it was stale: then
+# so would be its absence.
+GONE = """
+WITH unseen AS MATERIALIZED (
+    SELECT l.load_id, l.observed_at, f.id, f.cloud, f.account, f.region, f.kind, f.resource,
+           f.verdict, f.reason, f.severity
+    FROM findings f
+    JOIN loads l ON l.cloud = f.cloud AND l.account = f.account
+    WHERE f.status = 'open' AND f.last_observed_at < l.observed_at
+      AND NOT EXISTS (
+          SELECT FROM stage_resources r WHERE r.load_id = l.load_id AND r.id = f.resource
+      )
+      AND NOT EXISTS (
+          SELECT FROM unchanged u WHERE u.load_id = l.load_id AND u.id = f.resource
+      )
+      AND NOT EXISTS (SELECT FROM changes c WHERE c.finding_id = f.id)
+)
+INSERT INTO changes (finding_id, observed_at, verdict, reason, severity, change)
+SELECT f.id, f.observed_at, f.verdict, f.reason, f.severity, 'gone'
+FROM unseen f
+JOIN stage_coverage c
+  ON c.load_id = f.load_id AND c.kind = f.kind
+ AND c.region IN (f.region, 'global', '*') AND c.resource IN ('', f.resource)
+WHERE NOT EXISTS (
+    SELECT FROM known k
+    WHERE k.cloud = f.cloud AND k.account = f.account AND k.kind = f.kind
+      AND k.region IN (f.region, 'global', '*') AND k.resource IN ('', f.resource)
+)
+GROUP BY f.id, f.observed_at, f.verdict, f.reason, f.severity
+HAVING bool_and(c.ok)
 """
 
 UPDATE_FINDINGS = """
@@ -135,17 +151,33 @@ SET verdict = c.verdict,
     reopened = f.reopened + (c.change = 'reopened')::integer,
     last_scan_id = %(scan)s
 FROM changes c
-WHERE f.id = c.finding_id AND c.change <> 'opened'
+WHERE f.id = c.finding_id
 """
 
-INSERT_FINDINGS = """
-INSERT INTO findings (id, cloud, account, region, rule, severity, kind, resource, detail, status,
-                      verdict, reason, first_seen_at, opened_at, last_seen_at, last_observed_at,
-                      last_scan_id)
-SELECT finding_id, cloud, account, region, rule, severity, kind, resource, detail, 'open',
-       verdict, reason, observed_at, observed_at, observed_at, observed_at, %(scan)s
-FROM changes
-WHERE change = 'opened'
+# In the order of the index where each would otherwise land anywhere.
+OPEN_NEW = """
+WITH opened AS (
+    INSERT INTO findings (id, cloud, account, region, rule, severity, kind, resource, detail,
+                          status, verdict, reason, first_seen_at, opened_at, last_seen_at,
+                          last_observed_at, last_scan_id)
+    SELECT s.finding_id, l.cloud, l.account, s.region, s.rule, s.severity, s.kind, s.resource,
+           s.detail, 'open', s.verdict, s.reason, l.observed_at, l.observed_at, l.observed_at,
+           l.observed_at, %(scan)s
+    FROM stage_observations s
+    JOIN loads l USING (load_id)
+    WHERE s.verdict = 'fail'
+      AND NOT EXISTS (SELECT FROM findings f WHERE f.id = s.finding_id)
+      AND NOT EXISTS (
+          SELECT FROM known k
+          WHERE k.cloud = l.cloud AND k.account = l.account AND k.kind = s.kind
+            AND k.region IN (s.region, 'global', '*') AND k.resource IN ('', s.resource)
+      )
+    RETURNING id, severity, opened_at
+)
+INSERT INTO finding_episodes (finding_id, severity, opened_at, opened_by_scan)
+SELECT id, severity, opened_at, %(scan)s
+FROM opened
+ORDER BY id
 """
 
 CLOSE_EPISODES = """
@@ -156,56 +188,71 @@ FROM changes c
 WHERE e.finding_id = c.finding_id AND e.closed_at IS NULL AND c.change IN ('resolved', 'gone')
 """
 
-OPEN_EPISODES = """
+OPEN_AGAIN = """
 INSERT INTO finding_episodes (finding_id, severity, opened_at, opened_by_scan)
 SELECT finding_id, severity, observed_at, %(scan)s
 FROM changes
-WHERE change IN ('opened', 'reopened')
+WHERE change = 'reopened'
+ORDER BY finding_id
 """
 
-UPSERT_RESOURCES = """
-INSERT INTO resources AS r (cloud, account, id, region, kind, name, tags, config, gaps, etag,
-                            fingerprint, first_seen_at, changed_at, last_seen_at, last_scan_id)
-SELECT s.cloud, s.account, s.id, s.region, s.kind, s.name, s.tags, s.config, s.gaps, s.etag,
-       s.fingerprint, s.observed_at, s.observed_at, s.observed_at, %(scan)s
-FROM seen s
+UPDATE_RESOURCES = """
+UPDATE resources r
+SET region = s.region, kind = s.kind, name = s.name, tags = s.tags, config = s.config,
+    gaps = s.gaps, etag = s.etag, fingerprint = s.fingerprint, digest = s.digest,
+    changed_at = CASE WHEN r.fingerprint = s.fingerprint THEN r.changed_at ELSE l.observed_at END,
+    last_seen_at = l.observed_at, gone_at = NULL, last_scan_id = %(scan)s
+FROM stage_resources s
+JOIN loads l USING (load_id)
+WHERE r.cloud = l.cloud AND r.account = l.account AND r.id = s.id
+  AND r.last_seen_at < l.observed_at
+  AND NOT EXISTS (
+      SELECT FROM known k
+      WHERE k.cloud = l.cloud AND k.account = l.account AND k.kind = s.kind
+        AND k.region IN (s.region, 'global', '*') AND k.resource IN ('', s.id)
+  )
+"""
+
+INSERT_RESOURCES = """
+INSERT INTO resources (cloud, account, id, region, kind, name, tags, config, gaps, etag,
+                       fingerprint, digest, first_seen_at, changed_at, last_seen_at, last_scan_id)
+SELECT l.cloud, l.account, s.id, s.region, s.kind, s.name, s.tags, s.config, s.gaps, s.etag,
+       s.fingerprint, s.digest, l.observed_at, l.observed_at, l.observed_at, %(scan)s
+FROM stage_resources s
+JOIN loads l USING (load_id)
 WHERE NOT EXISTS (
+    SELECT FROM resources r WHERE r.cloud = l.cloud AND r.account = l.account AND r.id = s.id
+)
+AND NOT EXISTS (
     SELECT FROM known k
-    WHERE k.cloud = s.cloud AND k.account = s.account AND k.kind = s.kind
+    WHERE k.cloud = l.cloud AND k.account = l.account AND k.kind = s.kind
       AND k.region IN (s.region, 'global', '*') AND k.resource IN ('', s.id)
 )
-ON CONFLICT (cloud, account, id) DO UPDATE
-SET region = excluded.region, kind = excluded.kind, name = excluded.name, tags = excluded.tags,
-    config = excluded.config, gaps = excluded.gaps, etag = excluded.etag,
-    fingerprint = excluded.fingerprint,
-    changed_at = CASE WHEN r.fingerprint = excluded.fingerprint THEN r.changed_at
-                      ELSE excluded.changed_at END,
-    last_seen_at = excluded.last_seen_at, gone_at = NULL, last_scan_id = excluded.last_scan_id
-WHERE r.last_seen_at < excluded.last_seen_at
 """
 
 MARK_GONE = """
 WITH unseen AS MATERIALIZED (
-    SELECT r.cloud, r.account, r.id, r.region, r.kind, r.last_seen_at
+    SELECT l.load_id, l.observed_at, r.cloud, r.account, r.id, r.region, r.kind
     FROM resources r
-    WHERE r.gone_at IS NULL
-      AND (r.cloud, r.account) IN (SELECT cloud, account FROM covered)
+    JOIN loads l ON l.cloud = r.cloud AND l.account = r.account
+    WHERE r.gone_at IS NULL AND r.last_seen_at < l.observed_at
       AND NOT EXISTS (
-          SELECT FROM seen s WHERE s.cloud = r.cloud AND s.account = r.account AND s.id = r.id
+          SELECT FROM stage_resources s WHERE s.load_id = l.load_id AND s.id = r.id
       )
+      AND NOT EXISTS (SELECT FROM unchanged u WHERE u.load_id = l.load_id AND u.id = r.id)
 ), missing AS (
-    SELECT r.cloud, r.account, r.id, c.observed_at
+    SELECT r.cloud, r.account, r.id, r.observed_at
     FROM unseen r
-    JOIN covered c
-      ON c.cloud = r.cloud AND c.account = r.account AND c.kind = r.kind
+    JOIN stage_coverage c
+      ON c.load_id = r.load_id AND c.kind = r.kind
      AND c.region IN (r.region, 'global', '*') AND c.resource IN ('', r.id)
     WHERE NOT EXISTS (
         SELECT FROM known k
         WHERE k.cloud = r.cloud AND k.account = r.account AND k.kind = r.kind
           AND k.region IN (r.region, 'global', '*') AND k.resource IN ('', r.id)
     )
-    GROUP BY r.cloud, r.account, r.id, r.last_seen_at, c.observed_at
-    HAVING bool_and(c.ok) AND r.last_seen_at < c.observed_at
+    GROUP BY r.cloud, r.account, r.id, r.observed_at
+    HAVING bool_and(c.ok)
 )
 UPDATE resources r
 SET gone_at = m.observed_at
@@ -213,46 +260,60 @@ FROM missing m
 WHERE r.cloud = m.cloud AND r.account = m.account AND r.id = m.id
 """
 
+# Where a digest would no longer say all of its findings, it goes: the next scan then writes the
+# resource in full. First: a finding went and its resource did not. Second: another scan came
+# between the loader's look and this merge. Third: what this scan says is stale, but it is written
+# among the observations after those that the digest stands for.
+FORGET_DIGESTS: tuple[LiteralString, ...] = (
+    """
+    UPDATE resources r SET digest = ''
+    FROM changes c
+    JOIN findings f ON f.id = c.finding_id
+    WHERE c.change = 'gone' AND r.cloud = f.cloud AND r.account = f.account AND r.id = f.resource
+      AND r.gone_at IS NULL AND r.digest <> ''
+    """,
+    """
+    UPDATE resources r SET digest = ''
+    FROM unchanged u
+    WHERE NOT u.holds AND r.cloud = u.cloud AND r.account = u.account AND r.id = u.id
+      AND r.digest <> ''
+    """,
+    """
+    UPDATE resources r SET digest = ''
+    FROM stage_resources s
+    JOIN loads l USING (load_id)
+    WHERE EXISTS (SELECT FROM known)
+      AND r.cloud = l.cloud AND r.account = l.account AND r.id = s.id
+      AND r.last_seen_at < l.observed_at AND r.digest NOT IN ('', s.digest)
+    """,
+)
+
 COVERAGE = """
-INSERT INTO scan_coverage (scan_id, cloud, account, region, kind, resource, ok, reason, observed_at)
-SELECT %(scan)s, a.cloud, a.account, c.region, c.kind, c.resource, bool_and(c.ok),
-       coalesce(string_agg(c.reason, '; ') FILTER (WHERE NOT c.ok), ''), a.observed_at
+INSERT INTO scan_coverage (scan_id, cloud, account, region, kind, resource, ok, reason, observed_at,
+                           resources, unchanged)
+SELECT %(scan)s, l.cloud, l.account, c.region, c.kind, c.resource, bool_and(c.ok),
+       coalesce(string_agg(c.reason, '; ') FILTER (WHERE NOT c.ok), ''), l.observed_at,
+       max(c.resources), max(c.unchanged)
 FROM stage_coverage c
-JOIN stage_accounts a ON a.scan_id = c.scan_id AND a.load_id = c.load_id
-WHERE c.scan_id = %(scan)s AND a.failed = ''
-GROUP BY a.cloud, a.account, c.region, c.kind, c.resource, a.observed_at
+JOIN loads l USING (load_id)
+GROUP BY l.cloud, l.account, c.region, c.kind, c.resource, l.observed_at
 """
 
 OUTCOMES = """
-INSERT INTO scan_accounts (scan_id, cloud, account, status, reason, observed_at, resources, passed,
-                           failed, unknown, failed_critical, failed_high, failed_medium, failed_low)
-SELECT %(scan)s, a.cloud, a.account,
-       CASE WHEN a.failed = '' THEN 'covered' ELSE 'failed' END, a.failed, a.observed_at,
-       coalesce(r.resources, 0), coalesce(o.passed, 0), coalesce(o.failed, 0),
-       coalesce(o.unknown, 0), coalesce(o.failed_critical, 0), coalesce(o.failed_high, 0),
-       coalesce(o.failed_medium, 0), coalesce(o.failed_low, 0)
-FROM stage_accounts a
-LEFT JOIN (
-    SELECT cloud, account, count(*) AS resources FROM seen GROUP BY cloud, account
-) r ON r.cloud = a.cloud AND r.account = a.account
-LEFT JOIN (
-    SELECT cloud, account,
-           count(*) FILTER (WHERE verdict = 'pass') AS passed,
-           count(*) FILTER (WHERE verdict = 'fail') AS failed,
-           count(*) FILTER (WHERE verdict = 'unknown') AS unknown,
-           count(*) FILTER (WHERE verdict = 'fail' AND severity = 'critical') AS failed_critical,
-           count(*) FILTER (WHERE verdict = 'fail' AND severity = 'high') AS failed_high,
-           count(*) FILTER (WHERE verdict = 'fail' AND severity = 'medium') AS failed_medium,
-           count(*) FILTER (WHERE verdict = 'fail' AND severity = 'low') AS failed_low
-    FROM said GROUP BY cloud, account
-) o ON o.cloud = a.cloud AND o.account = a.account
-WHERE a.scan_id = %(scan)s
+INSERT INTO scan_accounts (scan_id, cloud, account, source, status, reason, observed_at, resources,
+                           unchanged, passed, failed, unknown, failed_critical, failed_high,
+                           failed_medium, failed_low)
+SELECT scan_id, cloud, account, source, CASE WHEN failed = '' THEN 'covered' ELSE 'failed' END,
+       failed, observed_at, resources, unchanged, passed, failed_verdicts, unknown,
+       failed_critical, failed_high, failed_medium, failed_low
+FROM stage_accounts
+WHERE scan_id = %(scan)s
 ON CONFLICT (scan_id, cloud, account) DO UPDATE
 SET status = excluded.status, reason = excluded.reason, observed_at = excluded.observed_at,
-    resources = excluded.resources, passed = excluded.passed, failed = excluded.failed,
-    unknown = excluded.unknown, failed_critical = excluded.failed_critical,
-    failed_high = excluded.failed_high, failed_medium = excluded.failed_medium,
-    failed_low = excluded.failed_low
+    resources = excluded.resources, unchanged = excluded.unchanged, passed = excluded.passed,
+    failed = excluded.failed, unknown = excluded.unknown,
+    failed_critical = excluded.failed_critical, failed_high = excluded.failed_high,
+    failed_medium = excluded.failed_medium, failed_low = excluded.failed_low
 """
 
 # A targeted scan read a resource, not the account: it says nothing of the account's coverage.
@@ -280,33 +341,34 @@ COUNTS = """
 UPDATE scans
 SET state = 'merged',
     merged_at = clock_timestamp(),
-    resources = (SELECT count(*) FROM seen),
-    observations = (SELECT count(*) FROM said),
-    unknown = (SELECT count(*) FROM said WHERE verdict = 'unknown'),
-    gone = %(gone)s,
-    opened = c.opened, seen_again = c.seen_again, resolved = c.resolved, reopened = c.reopened,
+    resources = a.resources, unchanged = a.unchanged, observations = a.observations,
+    unknown = a.unknown, gone = %(gone)s, opened = %(opened)s,
+    seen_again = c.seen_again, resolved = c.resolved, reopened = c.reopened,
     accounts_covered = a.covered, accounts_failed = a.failed, accounts_skipped = a.skipped
 FROM (
-    SELECT count(*) FILTER (WHERE change = 'opened') AS opened,
-           count(*) FILTER (WHERE change = 'seen_again') AS seen_again,
+    SELECT count(*) FILTER (WHERE change = 'seen_again') AS seen_again,
            count(*) FILTER (WHERE change IN ('resolved', 'gone')) AS resolved,
            count(*) FILTER (WHERE change = 'reopened') AS reopened
     FROM changes
 ) c, (
     SELECT count(*) FILTER (WHERE status = 'covered') AS covered,
            count(*) FILTER (WHERE status IN ('failed', 'pending')) AS failed,
-           count(*) FILTER (WHERE status = 'skipped') AS skipped
+           count(*) FILTER (WHERE status = 'skipped') AS skipped,
+           coalesce(sum(resources), 0) AS resources,
+           coalesce(sum(unchanged), 0) AS unchanged,
+           coalesce(sum(unknown), 0) AS unknown,
+           coalesce(sum(passed + failed + unknown), 0) AS observations
     FROM scan_accounts WHERE scan_id = %(scan)s
 ) a
 WHERE scans.id = %(scan)s
 """
 
-# A scan that has run for days was abandoned: what it loaded may go.
+# An interrupted scan goes on one day with what it has loaded.
 OTHERS_LOADED = """
 SELECT a.scan_id
 FROM stage_accounts a
 JOIN scans s ON s.id = a.scan_id
-WHERE a.scan_id <> %(scan)s AND s.state = 'running' AND s.started_at > now() - interval '2 days'
+WHERE a.scan_id <> %(scan)s AND s.state IN ('running', 'interrupted')
 LIMIT 1
 """
 
@@ -317,34 +379,70 @@ STAGES: tuple[LiteralString, ...] = (
     "stage_accounts",
 )
 
+# For this transaction: room to join a fleet in memory; samples that are large enough for us.
+SETTINGS: tuple[LiteralString, ...] = (
+    "SET LOCAL work_mem = '128MB'",
+    "SET LOCAL default_statistics_target = 10",
+    "SET LOCAL jit = off",
+)
+ANALYZE_STAGE = """
+ANALYZE stage_accounts (load_id, scan_id), stage_coverage (load_id, region, kind),
+        stage_resources (load_id, id), stage_observations (load_id, finding_id, verdict)
+"""
+
 
 def apply(conn: psycopg.Connection, scan: UUID) -> None:
     """Merge the loading dock's rows of ``scan``. The caller holds the transaction and the lock."""
-    at = {"scan": scan}
+    at: dict[str, object] = {"scan": scan}
+    for setting in SETTINGS:
+        conn.execute(setting)
     # Nobody analyses tables that were filled a moment ago (nor temporary ones, ever), and without
     # it the planner takes them for small and loops over rows.
-    conn.execute("ANALYZE stage_accounts, stage_coverage, stage_resources, stage_observations")
-    for statement, table in (
-        (KNOWN, "known"),
-        (COVERED, "covered"),
-        (SEEN, "seen"),
-        (SAID, "said"),
-    ):
-        conn.execute(statement, at)
-        conn.execute(f"ANALYZE {table}")
-    _make_partitions(conn)
+    conn.execute(ANALYZE_STAGE)
+    conn.execute(LOADS, at)
+    conn.execute("ANALYZE loads")
+    at["earliest"] = _make_partitions(conn)
+    for statement, table in ((KNOWN, "known"), (UNCHANGED, "unchanged")):
+        if conn.execute(statement, at).rowcount:
+            conn.execute(f"ANALYZE {table}")
     conn.execute(OBSERVATIONS, at)
     conn.execute(CHANGES, at)
     conn.execute("ANALYZE changes")
-    for statement in (UPDATE_FINDINGS, INSERT_FINDINGS, CLOSE_EPISODES, OPEN_EPISODES):
+    if conn.execute(GONE, at).rowcount:
+        conn.execute("ANALYZE changes")
+    conn.execute(UPDATE_FINDINGS, at)
+    conn.execute(CLOSE_EPISODES, at)
+    conn.execute(OPEN_AGAIN, at)
+    at["opened"] = conn.execute(OPEN_NEW, at).rowcount
+    conn.execute(UPDATE_RESOURCES, at)
+    conn.execute(INSERT_RESOURCES, at)
+    at["gone"] = conn.execute(MARK_GONE, at).rowcount
+    for statement in FORGET_DIGESTS:
+        conn.execute(statement)
+    for statement in (COVERAGE, OUTCOMES, ACCOUNTS, COUNTS):
         conn.execute(statement, at)
-    conn.execute(UPSERT_RESOURCES, at)
-    gone = conn.execute(MARK_GONE, at).rowcount
-    for statement in (COVERAGE, OUTCOMES, ACCOUNTS):
-        conn.execute(statement, at)
-    conn.execute(COUNTS, at | {"gone": gone})
     clear_stage(conn, scan)
-    conn.execute("DROP TABLE known, covered, seen, said, changes")
+    conn.execute("DROP TABLE loads, known, unchanged, changes")
+
+
+@contextmanager
+def own_stage(conn: psycopg.Connection) -> Iterator[None]:
+    """A loading dock that nobody else sees, in a transaction of the caller's.
+
+    A scan of one resource would else look through all that a fleet scan has loaded so far. The
+    temporary tables hide the shared ones of the same names; but not from statements that were
+    prepared before, so that none are used meanwhile.
+    """
+    threshold, conn.prepare_threshold = conn.prepare_threshold, None
+    try:
+        for table in STAGES:
+            like = f"LIKE public.{table} INCLUDING ALL"
+            conn.execute(f"CREATE TEMP TABLE {table} ({like}) ON COMMIT DROP")
+        yield
+        for table in STAGES:
+            conn.execute(f"DROP TABLE pg_temp.{table}")
+    finally:
+        conn.prepare_threshold = threshold
 
 
 def clear_stage(conn: psycopg.Connection, scan: UUID) -> None:
@@ -352,8 +450,14 @@ def clear_stage(conn: psycopg.Connection, scan: UUID) -> None:
     large = conn.execute("SELECT count(*) > 20 FROM stage_accounts WHERE scan_id = %s", (scan,))
     if large.fetchone() == (True,) and _truncated(conn, scan):
         return
-    for table in STAGES:
-        conn.execute(f"DELETE FROM {table} WHERE scan_id = %s", (scan,))  # noqa: S608 - ours
+    # Loads that were replaced have lost their account: so all that is nobody else's.
+    for table in STAGES[:-1]:
+        conn.execute(
+            f"DELETE FROM {table} WHERE load_id NOT IN "  # noqa: S608 - ours
+            "(SELECT load_id FROM stage_accounts WHERE scan_id <> %s)",
+            (scan,),
+        )
+    conn.execute("DELETE FROM stage_accounts WHERE scan_id = %s", (scan,))
 
 
 def _truncated(conn: psycopg.Connection, scan: UUID) -> bool:
@@ -373,31 +477,15 @@ def _truncated(conn: psycopg.Connection, scan: UUID) -> bool:
     return others is None
 
 
-def _make_partitions(conn: psycopg.Connection) -> None:
-    """A partition of observations for each month that this scan speaks of."""
-    months = conn.execute(
+def _make_partitions(conn: psycopg.Connection) -> datetime | None:
+    """A partition of observations for each month that this scan speaks of; its earliest moment."""
+    rows = conn.execute(
         """
-        SELECT DISTINCT date_trunc('month', observed_at AT TIME ZONE 'UTC')::date
-        FROM said
-        ORDER BY 1
+        SELECT date_trunc('month', observed_at AT TIME ZONE 'UTC')::date, min(observed_at)
+        FROM loads
+        GROUP BY 1 ORDER BY 1
         """
     ).fetchall()
-    for (month,) in months:
-        name = f"observations_{month:%Y_%m}"
-        if conn.execute("SELECT to_regclass(%s)", (name,)).fetchone() != (None,):
-            continue
-        following = (month.replace(day=28) + timedelta(days=7)).replace(day=1)
-        conn.execute(
-            sql.SQL(
-                "CREATE TABLE {} PARTITION OF observations FOR VALUES FROM ({}) TO ({})"
-            ).format(
-                sql.Identifier(name),
-                sql.Literal(f"{month} 00:00:00+00"),
-                sql.Literal(f"{following} 00:00:00+00"),
-            )
-        )
-        conn.execute(
-            sql.SQL("COMMENT ON TABLE {} IS {}").format(
-                sql.Identifier(name), sql.Literal(f"Observations of {month:%B %Y} (UTC)")
-            )
-        )
+    for month, _ in rows:
+        make_partition(conn, month)
+    return rows[0][1] if rows else None

@@ -25,7 +25,11 @@ def clean(text: str) -> str:
 
 def as_json(value: Mapping[str, Any]) -> str:
     """Canonical JSON that jsonb takes."""
-    text = canonical_json(dict(value))
+    return clean_json(canonical_json(dict(value)))
+
+
+def clean_json(text: str) -> str:
+    """JSON that jsonb takes, of canonical JSON: see ``clean``."""
     if "\\u0000" in text or "\\ud" in text:
         text = json.dumps(_cleaned(json.loads(text)), sort_keys=True, separators=(",", ":"))
     return text

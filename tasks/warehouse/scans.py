@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, LiteralString
@@ -13,8 +13,9 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tasks.errors import BadInput, SutureError
-from tasks.model import Account, AccountScan, Covered
+from tasks.model import Account, AccountScan, Covered, canonical_json
 from tasks.warehouse import merge
+from tasks.warehouse.loading import Known, Load, stage
 from tasks.warehouse.rows import as_json, clean
 
 MERGE_LOCK = 5_782_002  # merges run one after another: each compares with what the last one wrote
@@ -80,15 +81,25 @@ def begin_scan(
     *,
     targeted: bool = False,
     at: datetime | None = None,
+    selection: Sequence[str] = (),
 ) -> str:
-    """Write down that a scan begins, and return its id. ``targeted``: it reads a few resources."""
+    """Write down that a scan begins, and return its id. ``targeted``: it reads a few resources.
+
+    ``selection`` is what was asked for (account ids and the like, in any order; empty: everything):
+    a scan that breaks is gone on with by one that is asked for the same.
+    """
     scan = uuid4()
     conn.execute(
-        "INSERT INTO scans (id, trigger, targeted, flow_run_id, started_at) "
-        "VALUES (%s, %s, %s, %s, coalesce(%s, clock_timestamp()))",
-        (scan, trigger, targeted, flow_run_id, at),
+        "INSERT INTO scans (id, trigger, targeted, flow_run_id, selection, started_at) "
+        "VALUES (%s, %s, %s, %s, %s, coalesce(%s, clock_timestamp()))",
+        (scan, trigger, targeted, flow_run_id, selection_key(selection), at),
     )
     return str(scan)
+
+
+def selection_key(selection: Sequence[str]) -> str:
+    """One text for what was asked for, whatever its order. Empty for everything."""
+    return clean(canonical_json(sorted(set(selection)))) if selection else ""
 
 
 def record_accounts(
@@ -102,53 +113,63 @@ def record_accounts(
 
     A pending account that no batch reports is counted as failed when the scan ends.
     """
+    known = {
+        (account.cloud, account.id): (account, status, clean(reason))
+        for accounts_, status in (
+            (((account, "") for account in accounts), "pending"),
+            (skipped, "skipped"),
+        )
+        for account, reason in accounts_
+    }
+    rows = [known[key] for key in sorted(known)]  # in order: two scans that begin do not deadlock
+    given = {
+        "scan": scan_id,
+        "clouds": [str(account.cloud) for account, *_ in rows],
+        "ids": [account.id for account, *_ in rows],
+        "names": [clean(account.name) for account, *_ in rows],
+        "sources": [account.source for account, *_ in rows],
+        "statuses": [account.status for account, *_ in rows],
+        "tags": [as_json(account.tags) for account, *_ in rows],
+        "outcomes": [status for _, status, _ in rows],
+        "reasons": [reason for *_, reason in rows],
+    }
     with conn.transaction():
-        started = _scan(conn, scan_id)["started_at"]
-        known = [*accounts, *(account for account, _ in skipped)]
-        with conn.cursor() as cursor:
-            cursor.executemany(
-                """
-                INSERT INTO accounts (cloud, id, name, source, status, tags, first_seen_at)
-                VALUES (%s, %s, %s, %s, %s, %s, %s)
-                ON CONFLICT (cloud, id) DO UPDATE
-                SET name = excluded.name, source = excluded.source, status = excluded.status,
-                    tags = excluded.tags
-                """,
-                [
-                    (
-                        *(account.cloud, account.id, clean(account.name), account.source),
-                        *(account.status, as_json(account.tags), started),
-                    )
-                    for account in known
-                ],
-            )
-            cursor.executemany(
-                """
-                INSERT INTO scan_accounts (scan_id, cloud, account, status, reason)
-                VALUES (%s, %s, %s, %s, %s)
-                ON CONFLICT DO NOTHING
-                """,
-                [(scan_id, account.cloud, account.id, "pending", "") for account in accounts]
-                + [
-                    (scan_id, account.cloud, account.id, "skipped", clean(reason))
-                    for account, reason in skipped
-                ],
-            )
-            cursor.executemany(
-                """
-                UPDATE accounts
-                SET last_outcome = 'skipped', last_reason = %s, last_outcome_at = %s
-                WHERE cloud = %s AND id = %s
-                """,
-                [
-                    (clean(reason), started, account.cloud, account.id)
-                    for account, reason in skipped
-                ],
-            )
+        given["started"] = _scan(conn, scan_id)["started_at"]
+        for statement in (RECORD_ACCOUNTS, RECORD_PENDING):
+            conn.execute(statement, given)
         conn.execute(
             "UPDATE scans SET failed_sources = %s WHERE id = %s",
             (json.dumps([[name, clean(reason)] for name, reason in failed_sources]), scan_id),
         )
+
+
+RECORD_ACCOUNTS = """
+INSERT INTO accounts AS known (cloud, id, name, source, status, tags, first_seen_at, last_outcome,
+                               last_reason, last_outcome_at)
+SELECT g.cloud, g.id, g.name, g.source, g.status, g.tags::jsonb, %(started)s,
+       CASE WHEN g.outcome = 'skipped' THEN 'skipped' END, g.reason,
+       CASE WHEN g.outcome = 'skipped' THEN %(started)s END
+FROM unnest(
+    %(clouds)s::text[], %(ids)s::text[], %(names)s::text[], %(sources)s::text[],
+    %(statuses)s::text[], %(tags)s::text[], %(outcomes)s::text[], %(reasons)s::text[]
+) AS g (cloud, id, name, source, status, tags, outcome, reason)
+ON CONFLICT (cloud, id) DO UPDATE
+SET name = excluded.name, source = excluded.source, status = excluded.status, tags = excluded.tags,
+    last_outcome = coalesce(excluded.last_outcome, known.last_outcome),
+    last_reason = CASE WHEN excluded.last_outcome IS NULL THEN known.last_reason
+                       ELSE excluded.last_reason END,
+    last_outcome_at = coalesce(excluded.last_outcome_at, known.last_outcome_at)
+"""
+
+RECORD_PENDING = """
+INSERT INTO scan_accounts (scan_id, cloud, account, source, status, reason)
+SELECT %(scan)s, g.cloud, g.id, g.source, g.outcome, g.reason
+FROM unnest(
+    %(clouds)s::text[], %(ids)s::text[], %(sources)s::text[], %(outcomes)s::text[],
+    %(reasons)s::text[]
+) AS g (cloud, id, source, outcome, reason)
+ON CONFLICT DO NOTHING
+"""
 
 
 def load_batch(
@@ -156,6 +177,9 @@ def load_batch(
     scan_id: str,
     scans: Sequence[AccountScan],
     observed_at: datetime | None = None,
+    *,
+    known: Known | None = None,
+    edition: str = "",
 ) -> None:
     """COPY what one batch of accounts gave into the loading dock; nothing is merged yet.
 
@@ -163,8 +187,15 @@ def load_batch(
     retried task) replaces its first load. ``observed_at`` is the moment as of which the batch was
     read: when its reading began. Without it the scan's start counts, which is never too late.
     Raises SutureError when the scan is merged already.
+
+    ``edition`` names the rules that judged (a hash of their code): with it each resource's digest
+    is kept. A resource whose digest is the one in ``known`` (see ``known_digests``), in a place
+    that was read without error, is unchanged: only its id is written, and the merge confirms what
+    was said of it. Raises BadInput where ``known`` comes without ``edition``.
     """
-    _load(conn, scan_id, scans, observed_at, None)
+    if known and not edition:
+        raise BadInput("edition", "is missing beside known digests.", "Name the rules' edition.")
+    _load(conn, scan_id, scans, observed_at, None, known, edition)
 
 
 def merge_scan(conn: psycopg.Connection, scan_id: str) -> MergeCounts:
@@ -174,7 +205,7 @@ def merge_scan(conn: psycopg.Connection, scan_id: str) -> MergeCounts:
     of accounts that failed, and of places that were not covered, stay as they are; so do those of
     which a later scan has spoken.
     """
-    scan = _uuid(scan_id)
+    scan = scan_uuid(scan_id)
     with conn.transaction():
         conn.execute("SELECT pg_advisory_xact_lock(%s)", (MERGE_LOCK,))
         # Waits for loads under way, which hold the row shared.
@@ -191,21 +222,23 @@ def merge_one(
     *,
     gone: Sequence[tuple[str, str, str]] = (),
     observed_at: datetime | None = None,
+    edition: str = "",
 ) -> MergeCounts:
     """Merge a re-read of a few resources of one account, as a small scan of its own.
 
     It covers the resources in ``account_scan`` and nothing else: their siblings are untouched.
     ``account_scan.coverage`` is not looked at. ``gone`` names resources that the cloud says do not
     exist, as (region, kind, id). ``observed_at`` is when the resources were read; default: now.
+    ``edition`` is as for ``load_batch``; without it the next scan writes these resources in full.
     """
     at = observed_at or datetime.now(UTC)
     covered = [
         (Covered(resource.region, resource.kind, ok=True), resource.id)
         for resource in account_scan.resources
     ] + [(Covered(region, kind, ok=True), resource) for region, kind, resource in gone]
-    with conn.transaction():
+    with conn.transaction(), merge.own_stage(conn):
         scan_id = begin_scan(conn, trigger, flow_run_id, targeted=True, at=at)
-        _load(conn, scan_id, [account_scan], at, covered)
+        _load(conn, scan_id, [account_scan], at, covered, edition=edition)
         counts = merge_scan(conn, scan_id)
         finish_scan(conn, scan_id)
     return counts
@@ -218,7 +251,7 @@ def finish_scan(
 
     Accounts that never reported become failed. What was loaded and not merged is dropped.
     """
-    scan = _uuid(scan_id)
+    scan = scan_uuid(scan_id)
     with conn.transaction():
         merge.clear_stage(conn, scan)
         conn.execute(
@@ -357,35 +390,27 @@ def _load(
     scans: Sequence[AccountScan],
     observed_at: datetime | None,
     covered: Sequence[tuple[Covered, str]] | None,
+    known: Known | None = None,
+    edition: str = "",
 ) -> None:
-    # The last one counts where a batch names an account twice.
-    batch = list({(scan.account.cloud, scan.account.id): scan for scan in scans}.values())
+    # The last one counts where a batch names an account twice. In order, so that two batches that
+    # share accounts do not wait for each other.
+    batch = {(scan.account.cloud, scan.account.id): scan for scan in scans}
     with conn.transaction():
         row = _scan(conn, scan_id, "FOR SHARE")
         if row["merged_at"] is not None:
             raise SutureError(f"scan {scan_id} is merged already: nothing can be loaded into it")
-        loads = list(zip(_load_ids(conn, len(batch)), batch, strict=True))
-        at = observed_at or row["started_at"]
-        scan = _uuid(scan_id)
-        for load_id, given in loads:
-            _stage_account(conn, scan, load_id, given, at)
-        usable = [(load_id, given) for load_id, given in loads if not given.failed]
-        _copy(conn, COPY_COVERAGE, _coverage_rows(scan, usable, covered))
-        _copy(conn, COPY_RESOURCES, _resource_rows(scan, usable))
-        _copy(conn, COPY_OBSERVATIONS, _observation_rows(scan, usable))
-
-
-COPY_COVERAGE: LiteralString = (
-    "COPY stage_coverage (scan_id, load_id, region, kind, resource, ok, reason) FROM STDIN"
-)
-COPY_RESOURCES: LiteralString = (
-    "COPY stage_resources (scan_id, load_id, region, kind, id, name, tags, config, gaps, etag, "
-    "fingerprint) FROM STDIN"
-)
-COPY_OBSERVATIONS: LiteralString = (
-    "COPY stage_observations (scan_id, load_id, finding_id, region, rule, severity, kind, "
-    "resource, verdict, reason, detail) FROM STDIN"
-)
+        loads = [
+            Load(
+                number,
+                batch[key],
+                [(part, "") for part in batch[key].coverage] if covered is None else covered,
+                (known or {}).get(key, {}),
+                edition,
+            )
+            for number, key in zip(_load_ids(conn, len(batch)), sorted(batch), strict=True)
+        ]
+        stage(conn, scan_uuid(scan_id), observed_at or row["started_at"], loads)
 
 
 def _load_ids(conn: psycopg.Connection, count: int) -> list[int]:
@@ -393,74 +418,9 @@ def _load_ids(conn: psycopg.Connection, count: int) -> list[int]:
     return [load_id for (load_id,) in rows]
 
 
-def _stage_account(
-    conn: psycopg.Connection, scan: UUID, load_id: int, given: AccountScan, at: datetime
-) -> None:
-    """The account's row names the load that counts: rows of an earlier load are passed over."""
-    account = given.account
-    conn.execute(
-        """
-        INSERT INTO stage_accounts AS known (scan_id, cloud, account, load_id, observed_at, name,
-                                             source, status, tags, failed)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-        ON CONFLICT (scan_id, cloud, account) DO UPDATE
-        SET load_id = excluded.load_id, observed_at = excluded.observed_at,
-            failed = excluded.failed
-        """,
-        (
-            *(scan, account.cloud, account.id, load_id, at, clean(account.name), account.source),
-            *(account.status, as_json(account.tags), clean(given.failed)),
-        ),
-    )
-
-
-def _copy(
-    conn: psycopg.Connection, statement: LiteralString, rows: Iterable[tuple[Any, ...]]
-) -> None:
-    with conn.cursor() as cursor, cursor.copy(statement) as copy:
-        for row in rows:
-            copy.write_row(row)
-
-
-def _coverage_rows(
-    scan: UUID,
-    loads: Sequence[tuple[int, AccountScan]],
-    covered: Sequence[tuple[Covered, str]] | None,
-) -> Iterator[tuple[Any, ...]]:
-    for load_id, given in loads:
-        rows = [(part, "") for part in given.coverage] if covered is None else covered
-        for part, resource in rows:
-            yield (scan, load_id, part.region, part.kind, resource, part.ok, clean(part.reason))
-
-
-def _resource_rows(
-    scan: UUID, loads: Sequence[tuple[int, AccountScan]]
-) -> Iterator[tuple[Any, ...]]:
-    for load_id, given in loads:
-        for resource in {resource.id: resource for resource in given.resources}.values():
-            yield (
-                *(scan, load_id, resource.region, resource.kind, clean(resource.id)),
-                *(clean(resource.name), as_json(resource.tags)),
-                *(as_json(resource.config.as_dict()), as_json(resource.config.gaps)),
-                *(resource.etag, resource.fingerprint),
-            )
-
-
-def _observation_rows(
-    scan: UUID, loads: Sequence[tuple[int, AccountScan]]
-) -> Iterator[tuple[Any, ...]]:
-    for load_id, given in loads:
-        for said in {said.finding_id: said for said in given.observations}.values():
-            yield (
-                *(scan, load_id, said.finding_id, said.region, said.rule, said.severity),
-                *(said.kind, clean(said.resource), said.verdict, clean(said.reason)),
-                clean(said.detail),
-            )
-
-
 def _scan(conn: psycopg.Connection, scan_id: str, lock: LiteralString = "") -> dict[str, Any]:
     with conn.cursor(row_factory=dict_row) as cursor:
-        cursor.execute("SELECT * FROM scans WHERE id = %s " + lock, (_uuid(scan_id),))  # noqa: S608
+        cursor.execute("SELECT * FROM scans WHERE id = %s " + lock, (scan_uuid(scan_id),))  # noqa: S608
         row = cursor.fetchone()
     if row is None:
         raise BadInput("scan_id", f"there is no scan {scan_id}.")
@@ -478,7 +438,8 @@ def _counts(scan: dict[str, Any]) -> MergeCounts:
     )
 
 
-def _uuid(scan_id: str) -> UUID:
+def scan_uuid(scan_id: str) -> UUID:
+    """The id as the database has it. Raises BadInput where it is none."""
     try:
         return UUID(str(scan_id))
     except ValueError:

@@ -22,7 +22,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
 from tasks.lifecycle import ACTIVE_STATES, REMEDIATION_STATES
 
@@ -87,6 +87,7 @@ accounts = Table(
     _time("last_outcome_at", "When last_outcome was learned", nullable=True),
     _text("last_outcome", "covered, failed or skipped: the last fleet scan's", nullable=True),
     _text("last_reason", "Why it failed or was skipped", server_default=""),
+    _time("touched_at", "When an event last told of a change in it", nullable=True),
     PrimaryKeyConstraint("cloud", "id"),
     _one_of("last_outcome", "covered", "failed", "skipped"),
     comment="AWS accounts and Azure subscriptions that Suture knows",
@@ -99,8 +100,8 @@ scans = Table(
     _text("trigger", "What started it: schedule, manual, event, verify, ..."),
     _flag("targeted", "It read a few resources, not whole accounts: no posture is drawn from it"),
     _text("flow_run_id", "Prefect flow run that did it", nullable=True),
-    _text("state", "running, merged, finished or failed", server_default="running"),
-    _text("message", "Why it failed, in words", server_default=""),
+    _text("state", "running, interrupted, merged, finished or failed", server_default="running"),
+    _text("message", "Why it failed or was interrupted, in words", server_default=""),
     _time("started_at", "When it began"),
     _time("merged_at", "When what it saw was merged into findings and resources", nullable=True),
     _time("finished_at", "When it ended", nullable=True),
@@ -108,7 +109,7 @@ scans = Table(
     _count("accounts_failed", "Accounts that refused, throttled, timed out or never reported"),
     _count("accounts_skipped", "Accounts that answer no reads: suspended, disabled"),
     _count("resources", "Resources seen"),
-    _count("observations", "Verdicts given"),
+    _count("observations", "Verdicts given, those on unchanged resources too"),
     _count("opened", "Findings new in this scan"),
     _count("seen_again", "Open findings that still fail"),
     _count("resolved", "Open findings that pass now, or whose resource is gone"),
@@ -122,7 +123,9 @@ scans = Table(
         server_default=text("'[]'"),
         comment="Inventory entries whose accounts could not be listed: [[source, reason], ...]",
     ),
-    _one_of("state", "running", "merged", "finished", "failed"),
+    _text("selection", "What was asked for, as one text; empty: everything", server_default=""),
+    _count("unchanged", "Resources as they were before: nothing was written for them"),
+    _one_of("state", "running", "interrupted", "merged", "finished", "failed"),
     Index(None, "started_at"),
     comment="One row per scan: of the fleet, or of a few resources (targeted)",
 )
@@ -144,16 +147,30 @@ scan_accounts = Table(
     _count("failed_high", "Verdicts fail of high severity"),
     _count("failed_medium", "Verdicts fail of medium severity"),
     _count("failed_low", "Verdicts fail of low severity"),
+    _count("unchanged", "Resources as they were before: nothing was written for them"),
+    _text("source", "Inventory entry that it came from", server_default=""),
+    Column(
+        "claim",
+        Integer,
+        nullable=True,
+        comment="Advisory lock of the process that took it to scan it; empty: nobody has",
+    ),
     PrimaryKeyConstraint("scan_id", "cloud", "account"),
     _one_of("status", "pending", "covered", "failed", "skipped"),
     Index(None, "cloud", "account", "observed_at"),
+    Index(
+        "scan_accounts_unclaimed",
+        *("scan_id", "cloud", "source", "account"),
+        postgresql_where=text("status = 'pending' AND claim IS NULL"),
+    ),
     comment="How each account fared in each scan",
 )
 
 scan_coverage = Table(
     "scan_coverage",
     metadata,
-    Column("scan_id", Uuid, ForeignKey("scans.id"), nullable=False, comment="The scan"),
+    # No foreign key: checking it for each of a fleet's rows costs more than writing them.
+    Column("scan_id", Uuid, nullable=False, comment="The scan"),
     _text("cloud", CLOUD),
     _text("account", ACCOUNT),
     _text("region", "Region or location; global: the kind in every region"),
@@ -162,9 +179,13 @@ scan_coverage = Table(
     Column("ok", Boolean, nullable=False, comment="Read to the end without error"),
     _text("reason", "Why it could not be read", server_default=""),
     _time("observed_at", "As of when it was read"),
+    _count("resources", "Resources seen there"),
+    _count("unchanged", "Those of them that were as before: their last verdicts hold still"),
     PrimaryKeyConstraint("scan_id", "cloud", "account", "region", "kind", "resource"),
     Index(None, "cloud", "account", "observed_at"),
-    comment="What each scan really read: only this can resolve a finding as gone",
+    Index(None, "observed_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
+    comment="What each scan really read: only this can resolve a finding as gone, or confirm a "
+    "verdict without a new observation",
 )
 
 resources = Table(
@@ -183,9 +204,17 @@ resources = Table(
     _text("fingerprint", "sha256 of id, configuration and gaps"),
     _time("first_seen_at", "First seen"),
     _time("changed_at", "When its configuration was first seen as it is now"),
-    _time("last_seen_at", "Last seen"),
+    _time(
+        "last_seen_at", "Last written: while it is unchanged, scan_coverage says when it was seen"
+    ),
     _time("gone_at", "When a scan that covered its place did not find it", nullable=True),
-    Column("last_scan_id", Uuid, nullable=False, comment="The scan that saw it last"),
+    Column("last_scan_id", Uuid, nullable=False, comment="The scan that wrote it last"),
+    _text(
+        "digest",
+        "sha256 of all that is kept of it and of the rules that judged it; empty: not to be relied "
+        "on",
+        server_default="",
+    ),
     PrimaryKeyConstraint("cloud", "account", "id"),
     Index(None, "kind"),
     comment="Resources as they were last seen",
@@ -221,10 +250,10 @@ findings = Table(
     _one_of("severity", *SEVERITIES),
     _one_of("resolution", "pass", "resource_gone"),
     CheckConstraint("(status = 'open') = (resolved_at IS NULL)", name="resolved_at"),
-    Index(None, "cloud", "account", "kind", postgresql_where=text("status = 'open'")),
-    Index(None, "resource"),
-    # Room on each page for the next scan's version of its rows, which then touches no index.
-    postgresql_with={"fillfactor": 70},
+    # Of all, not of the open ones: else each that opens or resolves would write all indexes anew.
+    Index(None, "cloud", "account", "kind"),
+    # Room on each page for the next scan's version of all its rows, which then touches no index.
+    postgresql_with={"fillfactor": 45},
     comment="One rule failing on one resource, now or once",
 )
 
@@ -232,7 +261,8 @@ finding_episodes = Table(
     "finding_episodes",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True, comment="The episode"),
-    Column("finding_id", Text, ForeignKey("findings.id"), nullable=False, comment="The finding"),
+    # No foreign key: only the merge writes here, with the finding, and findings are never deleted.
+    _text("finding_id", "The finding"),
     _text("severity", "critical, high, medium or low: when it was opened"),
     _time("opened_at", "When it began"),
     Column("opened_by_scan", Uuid, nullable=False, comment="The scan that saw it begin"),
@@ -240,13 +270,13 @@ finding_episodes = Table(
     Column("closed_by_scan", Uuid, nullable=True, comment="The scan that saw it end"),
     _text("resolution", "pass or resource_gone; empty while open", nullable=True),
     CheckConstraint("(closed_at IS NULL) = (resolution IS NULL)", name="closed"),
+    # One of them open at most: an empty closed_at equals another. And all of one finding.
     Index(
         "finding_episodes_one_open",
-        "finding_id",
+        *("finding_id", "closed_at"),
         unique=True,
-        postgresql_where=text("closed_at IS NULL"),
+        postgresql_nulls_not_distinct=True,
     ),
-    Index(None, "finding_id"),
     comment="One row per interval in which a finding was open",
 )
 
@@ -268,9 +298,11 @@ observations = Table(
     _text("detail", "Which part of the resource"),
     _one_of("verdict", *VERDICTS),
     _one_of("severity", *SEVERITIES),
-    Index(None, "finding_id", "observed_at"),
+    # By account: rows come account by account, so that it grows where it is warm.
+    Index(None, "account", "rule", "observed_at"),
     postgresql_partition_by="RANGE (observed_at)",
-    comment="Every verdict of every scan, append-only, partitioned by month",
+    comment="Verdicts, append-only, partitioned by month: one holds until the next on its finding, "
+    "as long as scan_coverage says that its place was read",
 )
 
 exceptions = Table(
@@ -415,6 +447,20 @@ stage_accounts = Table(
     _text("status", "The cloud's word for its state"),
     _json("tags", "Tags of the account itself"),
     _text("failed", "Why it could not be scanned; empty where it was"),
+    *(
+        _count(name, "As in scan_accounts")
+        for name in (
+            *("resources", "unchanged", "passed", "failed_verdicts", "unknown"),
+            *(f"failed_{severity}" for severity in SEVERITIES),
+        )
+    ),
+    Column("unchanged_ids", ARRAY(Text), nullable=True, comment="Resources that are as they were"),
+    Column(
+        "unchanged_digests",
+        ARRAY(BigInteger),
+        nullable=True,
+        comment="The beginnings of their digests, in the same order",
+    ),
     PrimaryKeyConstraint("scan_id", "cloud", "account"),
     comment="Loading dock: accounts of a scan not merged yet",
     **UNLOGGED,
@@ -423,13 +469,14 @@ stage_accounts = Table(
 stage_coverage = Table(
     "stage_coverage",
     metadata,
-    Column("scan_id", Uuid, nullable=False, comment="The scan"),
     Column("load_id", BigInteger, nullable=False, comment="The account's load"),
     _text("region", REGION),
     _text("kind", KIND),
     _text("resource", "The one resource that was read; empty: all of them"),
     Column("ok", Boolean, nullable=False, comment="Read to the end without error"),
     _text("reason", "Why it could not be read"),
+    _count("resources", "Resources seen there"),
+    _count("unchanged", "Those of them that are as they were"),
     comment="Loading dock: coverage of a scan not merged yet",
     **UNLOGGED,
 )
@@ -437,7 +484,6 @@ stage_coverage = Table(
 stage_resources = Table(
     "stage_resources",
     metadata,
-    Column("scan_id", Uuid, nullable=False, comment="The scan"),
     Column("load_id", BigInteger, nullable=False, comment="The account's load"),
     _text("region", REGION),
     _text("kind", KIND),
@@ -448,6 +494,7 @@ stage_resources = Table(
     _json("gaps", "Parts that could not be read"),
     _text("etag", "ARM's ETag"),
     _text("fingerprint", "sha256 of id, configuration and gaps"),
+    _text("digest", "sha256 of all that is kept of it and of the rules; empty: none was taken"),
     comment="Loading dock: resources of a scan not merged yet",
     **UNLOGGED,
 )
@@ -455,7 +502,6 @@ stage_resources = Table(
 stage_observations = Table(
     "stage_observations",
     metadata,
-    Column("scan_id", Uuid, nullable=False, comment="The scan"),
     Column("load_id", BigInteger, nullable=False, comment="The account's load"),
     _text("finding_id", "The finding it speaks of"),
     _text("region", REGION),
