@@ -80,7 +80,8 @@ class AzureSource:
     """One Azure tenant as one application sees it.
 
     ``subscriptions`` is empty when they are to be discovered. Exactly one of
-    ``client_secret_env`` and ``client_certificate`` is set. The four ``remediator_*`` and
+    ``client_secret_env`` and ``client_certificate`` is set. ``graph`` false keeps Resource Graph,
+    which lags behind by seconds to minutes, out of fleet scans. The four ``remediator_*`` and
     ``gate_id`` fields are all set or all empty; empty means that Suture only reads there.
     """
 
@@ -94,6 +95,7 @@ class AzureSource:
     resource_manager: str = RESOURCE_MANAGER
     audience: str = AUDIENCE
     ca_file: str = ""
+    graph: bool = True
     remediator_client_id: str = ""
     remediator_identity: str = ""
     remediator_role: str = ""
@@ -264,6 +266,7 @@ def _azure(section: Section, folder: Path) -> AzureSource:
         resource_manager=_url(section, "resource_manager", RESOURCE_MANAGER).rstrip("/"),
         audience=_url(section, "audience", AUDIENCE),
         ca_file=_path(section, "ca_file", folder, ""),
+        graph=_flag(section, "graph", True),
         remediator_client_id=_uuid(section, "remediator_client_id", ""),
         remediator_identity=_word(section, "remediator_identity", _IDENTITY, ""),
         remediator_role=_word(section, "remediator_role", _ROLE_DEFINITION, ""),
@@ -432,8 +435,8 @@ def _external_id(section: Section) -> str:
     return _word(section, "external_id", _UUID)
 
 
-def _flag(section: Section, key: str) -> bool:
-    value = section.data.get(key, False)
+def _flag(section: Section, key: str, default: bool = False) -> bool:
+    value = section.data.get(key, default)
     if not isinstance(value, bool):
         raise section.bad(key, "is neither true nor false.", "Write true or false.")
     return value

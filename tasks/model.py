@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from tasks.errors import MissingData
+
+T = TypeVar("T")
 
 type_json = Any  # whatever json.loads can give
 
@@ -81,11 +83,19 @@ class Config(Mapping[str, Any]):
     ``gaps`` maps the names of parts that could not be read to the reason.
     """
 
-    __slots__ = ("_parts", "gaps")
+    __slots__ = ("_derived", "_parts", "gaps")
 
     def __init__(self, parts: Mapping[str, Any], gaps: Mapping[str, str] | None = None) -> None:
         self._parts = dict(parts)
         self.gaps: dict[str, str] = dict(gaps or {})
+        self._derived: dict[Callable[[Config], Any], Any] = {}
+
+    def derived(self, work_out: Callable[[Config], T]) -> T:
+        """What ``work_out`` makes of this configuration, worked out once for all rules that ask."""
+        if work_out not in self._derived:
+            self._derived[work_out] = work_out(self)
+        found: T = self._derived[work_out]
+        return found
 
     def __getitem__(self, part: str) -> Any:
         if part in self.gaps:
@@ -414,12 +424,12 @@ def in_order(value: Any) -> Any:
     Clouds give such lists as sets, in an order that changes when one is taken out and put back.
     Sorted, equal configurations have equal fingerprints.
     """
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: in_order(part) for key, part in value.items()}
     if isinstance(value, list):
         parts = [in_order(part) for part in value]
-        if all(isinstance(part, Mapping) for part in parts):
-            return sorted(parts, key=canonical_json)
+        if len(parts) > 1 and all(isinstance(part, dict) for part in parts):
+            parts.sort(key=canonical_json)
         return parts
     return value
 

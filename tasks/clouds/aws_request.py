@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from botocore.auth import S3SigV4Auth, SigV4Auth
@@ -81,8 +81,7 @@ _KEY, _TOKEN, _MOMENT, _BUCKET = "BLANK-KEY", "BLANK-TOKEN", "20000101T000000Z",
 _PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """One call in one region, complete but for the bucket, the keys, the moment and the signature.
 
     ``head`` is the request's head up to the blanks; ``canonical`` is the text whose hash is

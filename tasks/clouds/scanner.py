@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from tasks.clouds import aws_collect, azure_collect
 from tasks.clouds.aws_api import AwsApi
 from tasks.clouds.aws_credentials import AwsKeyring
 from tasks.clouds.azure_api import AzureApi
+from tasks.clouds.azure_graph import MOST_SUBSCRIPTIONS, SharedGraph
 from tasks.clouds.transport import Limits, reason
 from tasks.errors import BadInput, CloudTimeout, SutureError
 from tasks.inventory import AwsSource, AzureSource, Inventory
@@ -102,10 +104,64 @@ class Scanner:
         Never raises for what a cloud does: an account that could not be read at all has its
         reason in ``failed``; one that was read in part says so in ``coverage``.
         """
-        by_kind = self._rules_by_kind(account.cloud, rules)
+        return await self._scan(account, self._rules_by_kind(account.cloud, rules))
+
+    async def scan_all(
+        self, accounts: Sequence[Account], rules: Sequence[Rule] | None = None
+    ) -> AsyncIterator[AccountScan]:
+        """Scan the accounts, each as ``scan`` does, and give each when it has finished.
+
+        Subscriptions of one source share queries of Resource Graph. No more than
+        ``limits.accounts`` scans are held at once: who is slow to take them slows the reading.
+        Close it (contextlib.aclosing) when leaving early.
+        """
+        turns = self._turns(accounts, rules)
+        running: set[asyncio.Task[AccountScan]] = set()
+        try:
+            while True:
+                for account, by_kind, graph in islice(turns, self._limits.accounts - len(running)):
+                    running.add(asyncio.create_task(self._scan(account, by_kind, graph)))
+                if not running:
+                    return
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    running.discard(task)
+                    yield task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    def _turns(
+        self, accounts: Sequence[Account], rules: Sequence[Rule] | None
+    ) -> Iterator[tuple[Account, Mapping[str, list[Rule]], SharedGraph[Resource] | None]]:
+        """The accounts in the order of their scans, with their rules and the graph they share."""
+        by_kind = {cloud: self._rules_by_kind(cloud, rules) for cloud in Cloud}
+        sharing: dict[str, list[Account]] = defaultdict(list)
+        graphs = {source.name for source in self._inventory.azure if source.graph}
+        for account in accounts:
+            if account.cloud is Cloud.AZURE and account.source in graphs:
+                sharing[account.source].append(account)
+            else:
+                yield account, by_kind[account.cloud], None
+        for of_source in sharing.values():
+            of_source.sort(key=lambda account: account.id)
+            for start in range(0, len(of_source), MOST_SUBSCRIPTIONS):
+                chunk = of_source[start : start + MOST_SUBSCRIPTIONS]
+                kinds = by_kind[Cloud.AZURE]
+                graph = azure_collect.share_graph([account.id for account in chunk], kinds)
+                for account in chunk:
+                    yield account, kinds, graph
+
+    async def _scan(
+        self,
+        account: Account,
+        by_kind: Mapping[str, list[Rule]],
+        graph: SharedGraph[Resource] | None = None,
+    ) -> AccountScan:
         try:
             async with self._free_slots, asyncio.timeout(self._limits.account_seconds):
-                resources, coverage = await self._collect(account, list(by_kind))
+                resources, coverage = await self._collect(account, list(by_kind), graph)
         except TimeoutError:
             return AccountScan(account, failed=self._out_of_time())
         except (SutureError, OSError) as error:
@@ -136,12 +192,12 @@ class Scanner:
             raise CloudTimeout(self._out_of_time()) from None
 
     async def _collect(
-        self, account: Account, kinds: Sequence[str]
+        self, account: Account, kinds: Sequence[str], graph: SharedGraph[Resource] | None
     ) -> tuple[list[Resource], list[Covered]]:
         if account.cloud is Cloud.AWS:
             return await aws_collect.collect(await self._view(account), kinds)
         api = await self._open_azure(self._source(account, AzureSource))
-        return await azure_collect.collect(api, account.id, kinds)
+        return await azure_collect.collect(api, account.id, kinds, graph)
 
     async def _view(self, account: Account) -> aws_collect.AwsView:
         source = self._source(account, AwsSource)

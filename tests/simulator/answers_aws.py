@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
@@ -41,7 +42,7 @@ _IAM = "https://iam.amazonaws.com/doc/2010-05-08/"
 _EC2 = "http://ec2.amazonaws.com/doc/2016-11-15/"
 _S3 = "http://s3.amazonaws.com/doc/2006-03-01/"
 
-# --- Keys: they say by themselves whose they are ----------------------------------------------------
+# --- Keys: they say by themselves whose they are -------------------------------------------------
 
 HUB_KEY = f"AKIA{MANAGEMENT}HUBS"
 
@@ -63,13 +64,35 @@ def token_of(access_key: str) -> str:
     return "FwoG" + base64.b64encode(digest * 5).decode().rstrip("=")
 
 
-# --- What a request is ------------------------------------------------------------------------------
+# --- What a request is ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What the answers need to know of an account, worked out once."""
+
+    account: bytes
+    kind: int
+    buckets: bytes  # what the path of each of its buckets begins with
+    bucket_kind: int  # of its first bucket
 
 
 class Request:
     """One request, as far as it had to be read. All parts are bytes as they came."""
 
-    __slots__ = ("access_key", "account", "body", "head", "lowered", "method", "region", "service", "target")  # fmt: skip
+    __slots__ = (
+        "access_key",
+        "account",
+        "body",
+        "head",
+        "lowered",
+        "method",
+        "owner",
+        "region",
+        "service",
+        "target",
+    )
+    owner: Owner  # of a request that is signed with a known key
 
     def __init__(self, method: bytes, target: bytes, head: bytes, lowered: bytes, body: bytes):
         self.method = method
@@ -104,20 +127,21 @@ class Request:
         return True
 
 
-# --- Answers ----------------------------------------------------------------------------------------
+# --- Answers -------------------------------------------------------------------------------------
 
 Answer = tuple[str, bytes]  # the operation's name in the statistics, and the whole answer
 OTHER = "other"
 
 
 class AwsAnswers:
-    """Answers for a fleet. ``answer`` is the whole interface."""
+    """Answers for a fleet: ``owner`` says whether a key is known, ``answer`` what it is told."""
 
     def __init__(self, fleet: AwsFleet) -> None:
         self._fleet = fleet
-        self._issued: tuple[int, bytes] = (0, b"")
+        self._owners: dict[bytes, Owner] = {}
         self._groups: dict[tuple[int, bytes], bytes] = {}
         self._buckets: dict[tuple[str, int], bytes] = {}
+        self._places = {b"%03d" % index: index for index in range(fleet.buckets)}
         self._by_action: dict[tuple[bytes, bytes], Callable[[Request], Answer]] = {
             (b"sts", b"AssumeRole"): self._assume_role,
             (b"sts", b"GetCallerIdentity"): self._caller,
@@ -134,17 +158,45 @@ class AwsAnswers:
             b"location": "GetBucketLocation",
         }
 
+    def owner(self, access_key: bytes) -> Owner | None:
+        """Whose key it is; None for a key that was never issued."""
+        known = self._owners.get(access_key)
+        if known is None:
+            known = self._find_owner(access_key)
+            if known is not None:
+                self._owners[access_key] = known
+        return known
+
+    def _find_owner(self, access_key: bytes) -> Owner | None:
+        account = access_key[4:16].decode("latin-1")
+        if access_key == HUB_KEY.encode():
+            issued = HUB_KEY
+        elif self._fleet.holds(account) or account == MANAGEMENT:
+            issued = session_key(account)
+        else:
+            return None
+        if access_key != issued.encode():
+            return None
+        return Owner(
+            account.encode(),
+            fleet_aws.kind_of(account),
+            b"/" + fleet_aws.bucket_name(account, 0)[:-3].encode(),
+            fleet_aws.bucket_kind(account, 0),
+        )
+
     def answer(self, request: Request) -> Answer:
-        """The answer to a signed request."""
+        """The answer to a request whose ``owner`` is known."""
         service = request.service
         if service == b"s3":
             return self._s3(request)
-        action = _action(request.body) or _action(request.target.partition(b"?")[2])
+        action = _field(b"Action", request.body) or _field(b"Action", request.target)
         if action:
             known = self._by_action.get((service, action))
             if known is not None:
                 return known(request)
-            return self._named(service.decode(), action.decode(), _query_protocol(service))
+            version = _field(b"Version", request.body) or _field(b"Version", request.target)
+            wire = "ec2" if service == b"ec2" else "query"
+            return self._named(service.decode(), action.decode(), wire, version.decode())
         target = request.header(b"x-amz-target")
         if target:
             name = target.rpartition(b".")[2].decode()
@@ -160,8 +212,8 @@ class AwsAnswers:
 
     # Other people's operations
 
-    def _named(self, service: str, name: str, wire: str) -> Answer:
-        operation = empty_aws.operation_named(service, name)
+    def _named(self, service: str, name: str, wire: str, version: str = "") -> Answer:
+        operation = empty_aws.operation_named(service, name, version)
         if operation is None:
             return OTHER, aws_refusal("unknown operation", family(service, wire))
         return OTHER, empty_aws.empty_answer(operation, wire)
@@ -227,7 +279,7 @@ class AwsAnswers:
     def _security_groups(self, request: Request) -> Answer:
         if _asks_for_some(request.body, self._fleet.groups):
             return "DescribeSecurityGroups", self._some_groups(request)
-        key = fleet_aws.kind_of(request.account.decode()), request.region
+        key = request.owner.kind, request.region
         template = self._groups.get(key)
         if template is None:
             groups = fleet_aws.security_groups(
@@ -261,7 +313,7 @@ class AwsAnswers:
         return _groups_message(groups[start:end], str(end) if end < len(groups) else "")
 
     def _ebs(self, request: Request) -> Answer:
-        encrypted = fleet_aws.ebs_encrypted(request.account.decode())
+        encrypted = fleet_aws.ebs_encrypted("", request.owner.kind)
         return "GetEbsEncryptionByDefault", _ebs_message(encrypted)
 
     def _regions(self, _request: Request) -> Answer:
@@ -270,8 +322,7 @@ class AwsAnswers:
     # iam
 
     def _password_policy(self, request: Request) -> Answer:
-        kind = fleet_aws.kind_of(request.account.decode())
-        return "GetAccountPasswordPolicy", _password_message(kind).replace(
+        return "GetAccountPasswordPolicy", _password_message(request.owner.kind).replace(
             _ACCOUNT, request.account
         )
 
@@ -310,48 +361,48 @@ class AwsAnswers:
     # s3
 
     def _s3(self, request: Request) -> Answer:
+        target = request.target
+        # The hot path: "/fleet-100000000007-003?tagging", 44 of the 50 requests of an account.
+        operation = self._by_query.get(target[24:])
+        if operation is not None and target.startswith(request.owner.buckets):
+            index = self._places.get(target[20:23])
+            if index is not None and target[23:24] == b"?" and request.method == b"GET":
+                return operation, self._of_bucket(operation, target[1:23], index, request.owner)
+        return self._any_s3(request)
+
+    def _any_s3(self, request: Request) -> Answer:
         path, _, query = request.target.partition(b"?")
         bucket, _, key = path[1:].partition(b"/")
-        if not bucket.startswith(b"fleet-"):
-            host = request.header(b"host")
-            if host.startswith(b"fleet-"):
-                bucket, key = host.partition(b".")[0], path[1:]
-        if request.method == b"GET" and not key:
-            if not bucket:
+        host = request.header(b"host").lower()
+        if host.startswith(b"fleet-"):
+            bucket, key = host.partition(b".")[0], path[1:]
+        if not bucket:
+            if request.method == b"GET":
                 return "ListBuckets", self._list_buckets(request, query)
-            operation = self._by_query.get(query)
-            if operation is None:  # "?policy=&x-id=GetBucketPolicy", as the JavaScript SDK asks
-                for part in query.split(b"&"):
-                    operation = self._by_query.get(part.partition(b"=")[0], operation)
-            if operation is not None:
-                return operation, self._of_bucket(operation, bucket, request.account)
-        return OTHER, self._rest_s3(request, bucket, key, query)
+            return OTHER, aws_refusal("unknown operation", "s3")
+        operation = None
+        if request.method == b"GET" and not key:
+            for part in query.split(b"&"):  # "policy=&x-id=GetBucketPolicy" from the JavaScript SDK
+                operation = self._by_query.get(part.partition(b"=")[0], operation)
+        index = self._places.get(bucket[19:]) if bucket.startswith(b"fleet-") else None
+        if index is None:
+            words = "The specified bucket does not exist"
+            name = bucket.decode("latin-1")
+            return operation or OTHER, aws_error("s3", 404, "NoSuchBucket", words, BucketName=name)
+        if not (b"/" + bucket).startswith(request.owner.buckets):
+            return operation or OTHER, aws_refusal("refused", "s3")
+        if operation is not None:
+            return operation, self._of_bucket(operation, bucket, index, request.owner)
+        return OTHER, self._rest_of_s3(request, bucket, key, query, index)
 
-    def _of_bucket(self, operation: str, bucket: bytes, account: bytes) -> bytes:
-        refusal = self._not_ours(bucket, account)
-        if refusal:
-            return refusal
-        index = int(bucket[19:])
+    def _of_bucket(self, operation: str, bucket: bytes, index: int, owner: Owner) -> bytes:
         if operation == "GetBucketLocation":
             return _location_message(fleet_aws.bucket_region(self._fleet, index))
-        number = account.decode()
-        key = operation, fleet_aws.bucket_kind(number, index)
-        template = self._buckets.get(key)
+        kind = (owner.bucket_kind + fleet_aws.BUCKET_STEP * index) % fleet_aws.BUCKET_KINDS
+        template = self._buckets.get((operation, kind))
         if template is None:
-            template = self._buckets[key] = _bucket_message(*key)
-        return template.replace(_BUCKET, bucket).replace(_ACCOUNT, account)
-
-    def _not_ours(self, bucket: bytes, account: bytes) -> bytes:
-        """Why the bucket cannot be read: it is another account's, or there is none; b"" if it can."""
-        name = bucket.decode("latin-1")
-        index = bucket[19:]
-        known = len(bucket) == 22 and index.isdigit() and int(index) < self._fleet.buckets
-        if not known:
-            words = "The specified bucket does not exist"
-            return aws_error("s3", 404, "NoSuchBucket", words, BucketName=name)
-        if bucket[6:18] != account:
-            return aws_refusal("refused", "s3")
-        return b""
+            template = self._buckets[operation, kind] = _bucket_message(operation, kind)
+        return template.replace(_BUCKET, bucket).replace(_ACCOUNT, owner.account)
 
     def _list_buckets(self, request: Request, query: bytes) -> bytes:
         asked = dict(parse_qsl(query.decode()))
@@ -360,19 +411,47 @@ class AwsAnswers:
         size = min(size, self._fleet.buckets - start)
         return _buckets_message(self._fleet, start, start + size).replace(_ACCOUNT, request.account)
 
-    def _rest_s3(self, request: Request, bucket: bytes, key: bytes, query: bytes) -> bytes:
-        refusal = self._not_ours(bucket, request.account) if bucket else b""
-        if refusal:
-            return refusal
+    def _rest_of_s3(
+        self, request: Request, bucket: bytes, key: bytes, query: bytes, index: int
+    ) -> bytes:
         # botocore's own paths always begin with the bucket.
         target = b"/" + bucket + (b"/" + key if key else b"") + (b"?" + query if query else b"")
         operation = empty_aws.operation_at("s3", request.method.decode(), target.decode("latin-1"))
-        if operation is None:
-            return aws_refusal("unknown operation", "s3")
-        if operation.name == "HeadBucket":
-            region = fleet_aws.bucket_region(self._fleet, int(bucket[19:]))
-            return message(200, S3_XML, b"", x_amz_bucket_region=region)
-        return empty_aws.empty_answer(operation, "rest-xml")
+        match operation.name if operation is not None else "":
+            case "":
+                return aws_refusal("unknown operation", "s3")
+            case "HeadBucket":
+                region = fleet_aws.bucket_region(self._fleet, index)
+                return message(200, S3_XML, b"", x_amz_bucket_region=region)
+            case "GetBucketEncryption":
+                return _ENCRYPTED
+            case "GetBucketAcl":
+                return _PRIVATE.replace(_ACCOUNT, request.account)
+            case _:
+                return empty_aws.empty_answer(operation, "rest-xml")
+
+
+# What S3 always has an answer to, whatever was set.
+_ENCRYPTED = message(
+    200,
+    S3_XML,
+    xml(
+        f'<ServerSideEncryptionConfiguration xmlns="{_S3}"><Rule>'
+        "<ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault>"
+        "<BucketKeyEnabled>false</BucketKeyEnabled></Rule></ServerSideEncryptionConfiguration>"
+    ),
+)
+_PRIVATE = message(
+    200,
+    S3_XML,
+    xml(
+        f'<AccessControlPolicy xmlns="{_S3}"><Owner><ID>{"0" * 52}{ACCOUNT}</ID></Owner>'
+        "<AccessControlList><Grant>"
+        '<Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
+        f' xsi:type="CanonicalUser"><ID>{"0" * 52}{ACCOUNT}</ID></Grantee>'
+        "<Permission>FULL_CONTROL</Permission></Grant></AccessControlList></AccessControlPolicy>"
+    ),
+)
 
 
 def refused_role(caller: str, role_arn: str) -> bytes:
@@ -392,16 +471,16 @@ def role_account(body: bytes) -> bytes:
     return body[start + 21 : start + 33] if start >= 0 else b""
 
 
-def _action(form: bytes) -> bytes:
-    start = 7 if form.startswith(b"Action=") else form.find(b"&Action=") + 8
-    if start < 7 or (start == 7 and not form.startswith(b"Action=")):
-        return b""
+def _field(name: bytes, form: bytes) -> bytes:
+    """One field of a form, or of a target's query, where it needs no unquoting; b"" for none."""
+    start = 0
+    if not form.startswith(name + b"="):
+        start = max(form.find(b"&" + name + b"="), form.find(b"?" + name + b"=")) + 1
+        if start == 0:
+            return b""
+    start += len(name) + 1
     end = form.find(b"&", start)
     return form[start : end if end >= 0 else len(form)]
-
-
-def _query_protocol(service: bytes) -> str:
-    return "ec2" if service == b"ec2" else "query"
 
 
 def _asks_for_some(body: bytes, groups: int) -> bool:
@@ -428,7 +507,7 @@ def _filters(form: dict[str, str]) -> list[tuple[str, set[str]]]:
     ]
 
 
-# --- Bodies: rendered once, from what fleet_aws says -------------------------------------------------
+# --- Bodies: rendered once, from what fleet_aws says ---------------------------------------------
 
 
 def _groups_message(groups: list[dict[str, Any]], next_token: str) -> bytes:
@@ -580,7 +659,8 @@ def _bucket_message(operation: str, kind: int) -> bytes:
                     "The public access block configuration was not found",
                 )
             inner = "".join(f"<{name}>{_text(value)}</{name}>" for name, value in flags.items())
-            body = f'<PublicAccessBlockConfiguration xmlns="{_S3}">{inner}</PublicAccessBlockConfiguration>'
+            root = "PublicAccessBlockConfiguration"
+            body = f'<{root} xmlns="{_S3}">{inner}</{root}>'
         case "GetBucketVersioning":
             inner = "".join(
                 f"<{name}>{value}</{name}>" for name, value in configuration.versioning.items()

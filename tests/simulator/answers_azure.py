@@ -216,7 +216,7 @@ class AzureAnswers:
     def _graph_page(
         self, types: list[str], indices: Any, columns: tuple[str, ...], start: int, top: int
     ) -> bytes:
-        """Rows ``start`` to ``start + top``, ordered by id. The same number in every subscription."""
+        """Rows ``start`` to ``start + top``, ordered by id; each subscription has as many."""
         each = sum(len(self._rows_of(type, 0, columns)) for type in types)
         total = each * len(indices)
         end = min(start + top, total)

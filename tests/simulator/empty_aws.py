@@ -23,6 +23,7 @@ _DATA = Path(botocore.__file__).parent / "data"
 _NAMED = re.compile(rb'"(signingName|endpointPrefix)" ?: ?"([^"]+)"')
 # Where several services share a signing name, the one that scanners ask first.
 _FIRST = {"elasticloadbalancing": "elbv2", "email": "ses", "rds": "rds", "apigateway": "apigateway"}
+_HOLDERS = ListShape | MapShape | StructureShape
 _DEEPEST = 6  # required members within required members; some shapes hold themselves
 
 
@@ -63,12 +64,16 @@ def protocol(signing_name: str) -> str:
     return str(known[0].resolved_protocol) if known else ""
 
 
-# --- Which operation a request is ------------------------------------------------------------------
+# --- Which operation a request is ----------------------------------------------------------------
 
 
-def operation_named(signing_name: str, name: str) -> OperationModel | None:
-    """The operation that Action= or X-Amz-Target names."""
-    for model in models(signing_name):
+def operation_named(signing_name: str, name: str, version: str = "") -> OperationModel | None:
+    """The operation that Action= or X-Amz-Target names; ``version`` is what Version= says.
+
+    The two load balancing services share their name, and differ in the version.
+    """
+    known = models(signing_name)
+    for model in sorted(known, key=lambda one: one.api_version != version) if version else known:
         if name in model.operation_names:
             return model.operation_model(name)
     return None
@@ -113,7 +118,7 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile(text + "/?")
 
 
-# --- What it answers -------------------------------------------------------------------------------
+# --- What it answers -----------------------------------------------------------------------------
 
 
 @cache
@@ -261,16 +266,15 @@ def _cbor(value: Any) -> bytes:
         case 0:
             return b"\x00"
         case str():
-            text = value.encode()
-            return (
-                bytes([0x60 + len(text)]) if len(text) < 24 else b"\x78" + bytes([len(text)])
-            ) + text
+            return _cbor_head(0x60, len(value.encode())) + value.encode()
         case []:
             return b"\x80"
         case dict():
             items = b"".join(_cbor(key) + _cbor(part) for key, part in value.items())
-            return (
-                bytes([0xA0 + len(value)]) if len(value) < 24 else b"\xb8" + bytes([len(value)])
-            ) + items
+            return _cbor_head(0xA0, len(value)) + items
         case _:
             raise TypeError(f"no CBOR for {type(value).__name__}")
+
+
+def _cbor_head(kind: int, length: int) -> bytes:
+    return bytes([kind + length]) if length < 24 else bytes([kind + 24, length])

@@ -12,7 +12,18 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-NAMES = ("hang", "cut", "html", "500", "truncated", "skewed", "expired", "refused", "garbage", "reset")  # fmt: skip
+NAMES = (
+    "hang",
+    "cut",
+    "html",
+    "500",
+    "truncated",
+    "skewed",
+    "expired",
+    "refused",
+    "garbage",
+    "reset",
+)
 EXPIRES_AFTER = 10  # calls
 
 

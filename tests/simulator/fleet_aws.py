@@ -54,14 +54,15 @@ def kind_of(account: str) -> int:
 
 _V4, _V6, _OFFICE, _PEER = "0.0.0.0/0", "::/0", "10.0.0.0/8", "peer"
 # (name, description, rules); a rule is (protocol, from, to, sources). About one in three is open.
-_GROUPS: tuple[tuple[str, str, tuple[tuple[str, int | None, int | None, tuple[str, ...]], ...]], ...] = (
+_Rule = tuple[str, int | None, int | None, tuple[str, ...]]
+_GROUPS: tuple[tuple[str, str, tuple[_Rule, ...]], ...] = (
     ("default", "default VPC security group", (("-1", None, None, (_PEER,)),)),
     ("web", "public web servers", (("tcp", 443, 443, (_V4, _V6)), ("tcp", 80, 80, (_V4, _V6)))),
     ("bastion", "jump host, opened while the VPN was down", (("tcp", 22, 22, (_V4, _OFFICE)),)),
     ("private-ssh", "administration from the office", (("tcp", 22, 22, (_OFFICE,)),)),
-    ("database", "only from the application", (("tcp", 5432, 5432, (_PEER,)), ("tcp", 5432, 5432, (_OFFICE,)))),
+    ("database", "only from the application", (("tcp", 5432, 5432, (_PEER, _OFFICE)),)),
     ("desktops", "remote desktops", (("tcp", 3389, 3389, (_V4,)),)),
-    ("cache", "only from the application", (("tcp", 6379, 6379, (_PEER,)), ("tcp", 11211, 11211, (_PEER,)))),
+    ("cache", "Redis", (("tcp", 6379, 6379, (_PEER,)), ("tcp", 16379, 16379, (_PEER,)))),
     ("migration", "lift and shift, to be tidied", (("-1", None, None, (_V4,)),)),
     ("queue", "brokers & their <clients>", (("tcp", 5671, 5672, (_OFFICE, "172.16.0.0/12")),)),
     ("legacy-range", "old firewall rule, ports as they came", (("tcp", 20, 30, (_V4, _OFFICE)),)),
@@ -140,7 +141,7 @@ def ebs_encrypted(account: str, kind: int | None = None) -> bool:
 
 # --- s3 ------------------------------------------------------------------------------------------
 
-BUCKET_KINDS = 24
+BUCKET_KINDS, BUCKET_STEP = 24, 7  # how many there are; from one bucket to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def bucket_name(account: str, index: int) -> str:
 
 
 def bucket_kind(account: str, index: int) -> int:
-    return (crc32(account.encode()) // KINDS + 7 * index) % BUCKET_KINDS
+    return (crc32(account.encode()) // KINDS + BUCKET_STEP * index) % BUCKET_KINDS
 
 
 def bucket_region(fleet: AwsFleet, index: int) -> str:

@@ -70,15 +70,20 @@ def subscription(index: int) -> dict[str, Any]:
     }
 
 
-# --- Security groups -------------------------------------------------------------------------------
+# --- Security groups -----------------------------------------------------------------------------
 
 # (name, description, priority, direction, access, from, to): what Azure adds to every group.
+_VNET = "VirtualNetwork"
 _DEFAULTS = (
-    ("AllowVnetInBound", "Allow inbound traffic from all VMs in VNET", 65000, "Inbound", "Allow", "VirtualNetwork", "VirtualNetwork"),
-    ("AllowAzureLoadBalancerInBound", "Allow inbound traffic from azure load balancer", 65001, "Inbound", "Allow", "AzureLoadBalancer", "*"),
+    ("AllowVnetInBound", "Allow inbound traffic from all VMs in VNET",
+     65000, "Inbound", "Allow", _VNET, _VNET),
+    ("AllowAzureLoadBalancerInBound", "Allow inbound traffic from azure load balancer",
+     65001, "Inbound", "Allow", "AzureLoadBalancer", "*"),
     ("DenyAllInBound", "Deny all inbound traffic", 65500, "Inbound", "Deny", "*", "*"),
-    ("AllowVnetOutBound", "Allow outbound traffic from all VMs to all VMs in VNET", 65000, "Outbound", "Allow", "VirtualNetwork", "VirtualNetwork"),
-    ("AllowInternetOutBound", "Allow outbound traffic from all VMs to Internet", 65001, "Outbound", "Allow", "*", "Internet"),
+    ("AllowVnetOutBound", "Allow outbound traffic from all VMs to all VMs in VNET",
+     65000, "Outbound", "Allow", _VNET, _VNET),
+    ("AllowInternetOutBound", "Allow outbound traffic from all VMs to Internet",
+     65001, "Outbound", "Allow", "*", "Internet"),
     ("DenyAllOutBound", "Deny all outbound traffic", 65500, "Outbound", "Deny", "*", "*"),
 )  # fmt: skip
 # (name, protocol, port or ports, source or sources): about one in three is open to the world.
@@ -92,7 +97,12 @@ _RULES: tuple[tuple[str, str, str | list[str], str | list[str]], ...] = (
     ("database", "Tcp", "5432", ["10.1.0.0/16", "10.2.0.0/16"]),
     ("range", "Tcp", "20-30", "*"),
 )
-_PLURALS = ("sourcePortRanges", "destinationPortRanges", "sourceAddressPrefixes", "destinationAddressPrefixes")  # fmt: skip
+_PLURALS = (
+    "sourcePortRanges",
+    "destinationPortRanges",
+    "sourceAddressPrefixes",
+    "destinationAddressPrefixes",
+)
 
 
 def security_groups(
@@ -197,7 +207,7 @@ def _id(subscription: str, index: int, type: str, name: str) -> str:
     return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/{type}/{name}"
 
 
-# --- Storage accounts ------------------------------------------------------------------------------
+# --- Storage accounts ----------------------------------------------------------------------------
 
 
 def storage_accounts(
@@ -257,7 +267,7 @@ def _storage_account(subscription: str, index: int, random: Random) -> dict[str,
     }
 
 
-# --- Resource Graph --------------------------------------------------------------------------------
+# --- Resource Graph ------------------------------------------------------------------------------
 
 
 def graph_row(item: dict[str, Any]) -> dict[str, Any]:

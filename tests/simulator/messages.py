@@ -43,7 +43,7 @@ def xml(inner: str) -> bytes:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{inner}'.encode()
 
 
-# --- AWS: (status, code, message) of each refusal, by the protocol family --------------------------
+# --- AWS: (status, code, message) of each refusal, by the protocol family ------------------------
 
 _WORDS: dict[str, dict[str, tuple[int, str, str]]] = {
     "throttled": {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import select
@@ -29,7 +30,7 @@ from answers_aws import HUB_KEY, AwsAnswers, secret_of
 from answers_azure import AzureAnswers
 from counters import Counters, note_busy
 from faults import Fault, read_faults
-from http_server import Connection, Wheel
+from http_server import Connection, TlsConnection, Wheel
 from simulated_site import Rates, Site
 
 HOST = "127.0.0.1"
@@ -125,9 +126,7 @@ def _serve(
         options.azure, options.azure_groups, options.azure_storage_accounts, options.azure_page
     )
     rates = Rates(options.throttled, options.errors, options.verify)
-    site = Site(
-        AwsAnswers(fleet), fleet, AzureAnswers(azure, address), rates, faults, counters, process
-    )
+    site = Site(AwsAnswers(fleet), AzureAnswers(azure, address), rates, faults, counters, process)
     row = counters.own(process)
 
     async def run() -> None:
@@ -138,15 +137,20 @@ def _serve(
         listener = socket.create_server(
             (HOST, int(address.rpartition(":")[2])), reuse_port=True, backlog=4096
         )
-        server = await loop.create_server(
-            lambda: Connection(site.respond, wheel, row), sock=listener, ssl=tls, backlog=4096
-        )
+
+        def connection() -> Connection:
+            if tls is None:
+                return Connection(site.respond, wheel, row)
+            return TlsConnection(site.respond, wheel, row, tls)
+
+        server = await loop.create_server(connection, sock=listener, backlog=4096)
 
         def note() -> None:
             note_busy(row)
             loop.call_later(NOTE_EVERY, note)
 
         note()
+        gc.freeze()  # the models and templates stay: not looked through again
         os.write(told, b".")
         await end.wait()
         server.close()

@@ -1,4 +1,4 @@
-"""Whether an AWS request is signed with the secret that belongs to its key, by botocore's signer."""
+"""Whether a request is signed with the secret that belongs to its key, by botocore's signer."""
 
 from __future__ import annotations
 

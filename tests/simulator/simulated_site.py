@@ -8,7 +8,7 @@ from random import Random
 
 import fleet_aws
 import orjson
-from answers_aws import HUB_KEY, AwsAnswers, Request, refused_role, role_account
+from answers_aws import AwsAnswers, Request, refused_role, role_account
 from answers_azure import AzureAnswers
 from counters import INDEX, Counters, note_busy
 from empty_aws import protocol
@@ -16,7 +16,6 @@ from faults import Broken, Fault, cut, halved
 from messages import JSON, arm_error, aws_refusal, family, message
 from signatures import is_right
 
-_HUB = HUB_KEY.encode()
 _HTML = message(
     200,
     "text/html",
@@ -41,7 +40,6 @@ class Site:
     def __init__(
         self,
         aws: AwsAnswers,
-        fleet: fleet_aws.AwsFleet,
         azure: AzureAnswers,
         rates: Rates,
         faults: Mapping[bytes, Fault],
@@ -49,7 +47,6 @@ class Site:
         process: int,
     ) -> None:
         self._aws = aws
-        self._fleet = fleet
         self._azure = azure
         self._rates = rates
         self._faults = faults
@@ -83,10 +80,11 @@ class Site:
     # --- AWS
 
     def _to_aws(self, request: Request) -> bytes | Broken:
-        account = request.account
-        if not self._knows(request.access_key, account):
+        owner = self._aws.owner(request.access_key)
+        if owner is None:
             self._count("other")
             return aws_refusal("unknown key", _column(request))
+        request.owner = owner
         if self._rates.verify and self._random() < self._rates.verify:
             self._count("verified")
             if not is_right(request):
@@ -104,14 +102,6 @@ class Site:
         operation, answer = self._aws.answer(request)
         self._row[INDEX[operation]] += 1
         return answer
-
-    def _knows(self, key: bytes, account: bytes) -> bool:
-        if key == _HUB:
-            return True
-        if key[:4] != b"ASIA" or key[16:] != b"ROLE":
-            return False
-        number = account.decode()
-        return self._fleet.holds(number) or number == fleet_aws.MANAGEMENT
 
     def _unlucky_aws(self, request: Request, *, throttled: bool) -> bytes:
         # Counted by what it would have been, so that the counts are of requests.

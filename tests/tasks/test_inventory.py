@@ -110,6 +110,13 @@ def test_one_source_is_enough() -> None:
     assert inventory.azure == ()
 
 
+@pytest.mark.parametrize(("written", "graph"), [("", True), ("true", True), ("false", False)])
+def test_resource_graph_is_used_unless_told_otherwise(written: str, graph: bool) -> None:
+    option = f"name: contoso\n    graph: {written}" if written else "name: contoso"
+    inventory = parse_inventory(FULL.replace("name: contoso", option))
+    assert inventory.azure[0].graph is graph
+
+
 def test_principal_of_the_hub() -> None:
     arn = "arn:aws-us-gov:iam::111122223333:role/security/suture"
     inventory = parse_inventory(
@@ -128,6 +135,13 @@ MISTAKES = [
     ("aws:\n", "aws: &x\n", 15, None, None),  # an anchor alone harms nothing
     ("aws:\n", "awz:\n", 2, "awz", "Did you mean aws"),
     ("    organization: true\n", "", 3, "aws[0].accounts", "organization: true"),
+    (
+        "client_secret_env: CONTOSO_SECRET",
+        "client_secret_env: CONTOSO_SECRET\n    graph: often",
+        27,
+        "azure[0].graph",
+        "true or false",
+    ),
     ("organization: true", "organization: maybe", 4, "aws[0].organization", "true or false"),
     ("organization: true", "organization: false", 3, "aws[0].accounts", "accounts"),
     (

@@ -13,9 +13,10 @@ from urllib.parse import urlencode
 import orjson
 from aiohttp import web
 
-from deployments.local.azure import subscriptions
+from deployments.local.azure import authorization, graph, subscriptions
 from deployments.local.azure.authorization import RoleAssignments, RoleDefinitions
 from deployments.local.azure.entra import TokenService
+from deployments.local.azure.graph import GraphOptions, ResourceGraph
 from deployments.local.azure.identity import FederatedCredentials, UserAssignedIdentities
 from deployments.local.azure.network import DefaultSecurityRules, SecurityGroups, SecurityRules
 from deployments.local.azure.operations import Operation
@@ -70,8 +71,17 @@ class Route:
 class ResourceManager:
     """The resource manager of one tenant, at https://localhost:PORT."""
 
-    def __init__(self, tenant: Tenant, tokens: TokenService, address: str) -> None:
+    def __init__(
+        self,
+        tenant: Tenant,
+        tokens: TokenService,
+        address: str,
+        options: GraphOptions | None = None,
+    ) -> None:
         self.tenant = tenant
+        self.graph = ResourceGraph(tenant, options or GraphOptions())
+        for subscription in tenant.subscriptions:
+            self.graph.note(subscription, float("-inf"))  # what is planted, it knows
         self.tokens = tokens
         self.address = address
         kinds: Iterable[ResourceKind] = (
@@ -121,6 +131,12 @@ class ResourceManager:
 
     async def _answer(self, request: web.Request) -> Reply:
         self.tenant.operations.settle_overdue()
+        try:
+            return await self._answer_settled(request)
+        finally:
+            self.graph.note(parse_path(request.path).subscription)
+
+    async def _answer_settled(self, request: web.Request) -> Reply:
         caller = self.tokens.authenticate(request.headers.get("Authorization"))
         if request.method not in METHODS:
             raise method_not_allowed(request.method)
@@ -204,10 +220,37 @@ class ResourceManager:
             return self._register_route(path)
         if path.types[0].lower() == "locations" and path.types[-1].lower() in OPERATION_TYPES:
             return self._operation_route(path, method)
+        if path.type_key == graph.TYPE:
+            return self._graph_route(path, method)
+        if path.type_key == authorization.PERMISSIONS_TYPE:
+            return self._permissions_route(path, method)
         kind = self.kinds.get(path.type_key)
         if kind is None:
             raise _unknown_type(path, self.kinds)
         return self._kind_route(kind, path, method)
+
+    def _graph_route(self, path: ArmPath, method: str) -> Route:
+        if method != "POST":
+            raise method_not_allowed(method)
+        if path.scope:
+            raise resource_not_found(path)
+        # Whom it answers for what is its own affair: nobody has a role on the whole tenant.
+        return Route("", "/", graph.API_VERSIONS, graph.TYPE, answer=self.graph.answer)
+
+    def _permissions_route(self, path: ArmPath, method: str) -> Route:
+        if method != "GET":
+            raise method_not_allowed(method)
+        return Route(
+            authorization.PERMISSIONS_READ,
+            path.scope or "/",
+            authorization.API_VERSIONS,
+            authorization.PERMISSIONS_TYPE,
+            collection=self._permissions,
+            paged=False,
+        )
+
+    def _permissions(self, request: ArmRequest) -> list[dict[str, Any]]:
+        return authorization.permissions(self.tenant, request.caller.object_id, request.path.scope)
 
     def _kind_route(self, kind: ResourceKind, path: ArmPath, method: str) -> Route:
         if method == "POST":

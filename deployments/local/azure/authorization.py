@@ -1,4 +1,4 @@
-"""Microsoft.Authorization: role assignments and role definitions, as extensions of any scope."""
+"""Microsoft.Authorization: role assignments, role definitions and permissions, on any scope."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ API_VERSIONS = (
     "2018-01-01-preview",
     "2015-07-01",
 )
+PERMISSIONS_TYPE = "microsoft.authorization/permissions"
+PERMISSIONS_READ = "Microsoft.Authorization/permissions/read"
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _FILTER = re.compile(
     r"(?P<scope>atScope\(\)|atScopeAndBelow\(\))"
@@ -46,6 +48,21 @@ def parse_filter(text: str) -> dict[str, str]:
         else:
             found[match["field"].lower()] = match["value"].lower()
     return found
+
+
+def permissions(tenant: Tenant, principal: str, scope: str) -> list[dict[str, Any]]:
+    """What the principal may do on the whole scope: one entry for each role it has there."""
+    roles = tenant.access.roles(principal, scope, tenant.clock())
+    return [render_permissions(role) for role in roles]
+
+
+def render_permissions(role: RoleDefinition) -> dict[str, Any]:
+    return {
+        "actions": list(role.actions),
+        "notActions": list(role.not_actions),
+        "dataActions": [],
+        "notDataActions": [],
+    }
 
 
 class RoleAssignments(ResourceKind):
@@ -289,13 +306,6 @@ class RoleDefinitions(ResourceKind):
                 "type": role.kind,
                 "description": role.description,
                 "assignableScopes": list(role.assignable_scopes),
-                "permissions": [
-                    {
-                        "actions": list(role.actions),
-                        "notActions": list(role.not_actions),
-                        "dataActions": [],
-                        "notDataActions": [],
-                    }
-                ],
+                "permissions": [render_permissions(role)],
             },
         }

@@ -75,13 +75,28 @@ class AccessBook:
     def all(self) -> list[RoleAssignment]:
         return list(self._by_id.values())
 
+    def roles(self, principal: str, scope: str, now: float) -> Iterator[RoleDefinition]:
+        """The roles in force at the scope or above it."""
+        scopes = self._by_principal.get(principal.lower(), {})
+        for ancestor in ancestors(scope):
+            for assignment in scopes.get(ancestor, ()):
+                if assignment.in_force(now):
+                    yield assignment.role
+
     def allowed(self, principal: str, operation: str, scope: str, now: float) -> bool:
         """True when a role in force at the scope or above it allows the operation."""
+        return any(role.allows(operation) for role in self.roles(principal, scope, now))
+
+    def allowed_somewhere(self, principal: str, operation: str, scope: str, now: float) -> bool:
+        """True when a role in force at the scope, above it or inside it allows the operation."""
+        if self.allowed(principal, operation, scope, now):
+            return True
         scopes = self._by_principal.get(principal.lower(), {})
         return any(
             assignment.in_force(now) and assignment.role.allows(operation)
-            for ancestor in ancestors(scope)
-            for assignment in scopes.get(ancestor, ())
+            for given, assignments in scopes.items()
+            if covers(scope, given)
+            for assignment in assignments
         )
 
     def touches(self, principal: str, scope: str, now: float) -> bool:
@@ -159,8 +174,11 @@ READER = RoleDefinition(
 )
 BUILT_IN = (OWNER, CONTRIBUTOR, READER)
 
-# Least privilege for the scan: what the rules read, and what discovery lists.
+# Least privilege for the scan: what the rules read, what discovery lists, and what it takes to ask
+# the graph and to know that it left nothing out.
 SCANNER_ACTIONS = (
+    "Microsoft.Authorization/permissions/read",
+    "Microsoft.ResourceGraph/resources/read",
     "Microsoft.Resources/subscriptions/read",
     "Microsoft.Resources/subscriptions/resourceGroups/read",
     "Microsoft.Network/networkSecurityGroups/read",

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from deployments.local.azure.arm import ResourceManager
 from deployments.local.azure.entra import Entra, TokenService, jwk
+from deployments.local.azure.graph import GraphOptions, ResourceGraph
 from deployments.local.azure.seed import Seeded, seed_tenant
 from deployments.local.azure.tenant import Faults, Tenant
 
@@ -53,6 +54,7 @@ class EmulatedAzure:
         rbac_delay: float = 0.0,
         federation_delay: float = 0.0,
         token_lifetime: int = 3599,
+        graph: GraphOptions | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ca = ca or trustme.CA(organization_name="Emulated Azure")
@@ -74,6 +76,7 @@ class EmulatedAzure:
         self.tenant.operations.polls = operation_polls
         self.tenant.operations.retry_after = retry_after
         self.tokens = TokenService(self.tenant, self.authority, token_lifetime)
+        self._manager = ResourceManager(self.tenant, self.tokens, self.resource_manager, graph)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event | None = None
@@ -99,6 +102,11 @@ class EmulatedAzure:
     def failing(self) -> dict[str, str]:
         """Subscription id to "refused" or "throttled"."""
         return self._seeded.failing
+
+    @property
+    def graph(self) -> ResourceGraph:
+        """The tenant's Resource Graph, with its options."""
+        return self._manager.graph
 
     @property
     def faults(self) -> Faults:
@@ -133,12 +141,11 @@ class EmulatedAzure:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         outgoing = ssl.create_default_context(cafile=str(self.ca_file))
         entra = Entra(self.tenant, self.tokens, self.authority, outgoing)
-        manager = ResourceManager(self.tenant, self.tokens, self.resource_manager)
         website = (
             web.get(f"{ISSUER_PATH}/.well-known/openid-configuration", self._issuer),
             web.get(f"{ISSUER_PATH}/jwks.json", self._issuer_keys),
         )
-        applications = (entra.application(), manager.application(website))
+        applications = (entra.application(), self._manager.application(website))
         runners = [
             web.AppRunner(application, access_log=None, shutdown_timeout=1)
             for application in applications

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tasks.model import Call, Change, Cloud, Fix, Predicate, Resource, Rule, Severity, Step
+from tasks.model import Call, Change, Cloud, Config, Fix, Predicate, Resource, Rule, Severity, Step
 from tasks.rules.guide import guide
 from tasks.rules.network import (
     ALL_PORTS,
@@ -98,8 +98,12 @@ class Grant:
 
 def grants(resource: Resource) -> tuple[Grant, ...]:
     """What IpPermissions lets in, network by network. MissingData when it cannot be read."""
+    return resource.config.derived(_grants)
+
+
+def _grants(config: Config) -> tuple[Grant, ...]:
     found: list[Grant] = []
-    for entry in sequence(resource.config[_PART], _PART):
+    for entry in sequence(config[_PART], _PART):
         permission = mapping(entry, _PART)
         protocol = text(permission.get("IpProtocol"), f"{_PART}.IpProtocol")
         ports = _ports(permission, protocol)

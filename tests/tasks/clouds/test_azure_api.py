@@ -142,6 +142,152 @@ async def test_token_is_reused_and_renewed_before_it_ends(arm: Any, clock: Clock
     assert api._credential.scopes == ["https://management.azure.com/.default"] * 2
 
 
+class SlowTokens(Tokens):
+    """Takes a while; what is in ``errors`` comes first."""
+
+    def __init__(self, now: Callable[[], float], *errors: Exception) -> None:
+        super().__init__(now)
+        self.errors = list(errors)
+
+    async def get_token(self, scope: str) -> AccessToken:
+        await asyncio.sleep(0.01)
+        if self.errors:
+            self.scopes.append(scope)
+            raise self.errors.pop(0)
+        return await super().get_token(scope)
+
+
+async def whom(request: web.BaseRequest) -> web.Response:
+    return web.json_response({"token": request.headers["Authorization"][-1]})
+
+
+async def test_token_is_renewed_once_for_all_who_wait(arm: Any, clock: Clock) -> None:
+    async with arm(whom) as api:
+        api._credential = SlowTokens(clock)
+        for number in "123":
+            answers = await asyncio.gather(*(api.get(f"/{n}", API) for n in range(50)))
+            assert answers == [{"token": number}] * 50
+            clock.now += 3600 - 299
+    assert len(api._credential.scopes) == 3
+
+
+async def test_token_that_is_not_given_is_asked_for_once_and_again_later(
+    arm: Any, clock: Clock
+) -> None:
+    async with arm(whom) as api:
+        api._credential = SlowTokens(clock, ServiceRequestError("no route"))
+        asking = (api.get(f"/{n}", API) for n in range(20))
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {CloudError}
+        assert len(api._credential.scopes) == 1
+        assert await api.get("/x", API) == {"token": "2"}
+
+
+async def test_old_token_serves_while_there_is_no_new_one(arm: Any, clock: Clock) -> None:
+    async with arm(whom) as api:
+        api._credential = tokens = SlowTokens(clock)
+        assert await api.get("/x", API) == {"token": "1"}
+        clock.now += 3600 - 200
+        tokens.errors = [ServiceRequestError("no route")] * 3
+        for _ in range(3):
+            assert await api.get("/x", API) == {"token": "1"}
+        assert len(tokens.scopes) == 2  # not asked again for each
+        clock.now += 31
+        assert await api.get("/x", API) == {"token": "1"}
+        assert len(tokens.scopes) == 3
+        clock.now += 200  # it has ended
+        with pytest.raises(CloudError, match="no route"):
+            await api.get("/x", API)
+        assert await api.get("/x", API) == {"token": "5"}
+
+
+async def test_one_who_gives_up_takes_the_token_from_nobody(arm: Any, clock: Clock) -> None:
+    async with arm(whom) as api:
+        api._credential = SlowTokens(clock)
+        first = asyncio.create_task(api.get("/1", API))
+        second = asyncio.create_task(api.get("/2", API))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert await second == {"token": "1"}
+        assert first.cancelled()
+
+
+# --- Resource Graph ------------------------------------------------------------------------------
+
+
+async def test_query_as_the_graph_wants_it(arm: Any) -> None:
+    seen: list[Any] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        seen.append((request.method, request.path, dict(request.query), await request.json()))
+        return web.json_response({"data": []})
+
+    async with arm(answer) as api:
+        await api.query("resources", ("a", "b"), top=7)
+        await api.query("resources", ("a", "b"), top=7, skip_token="on")
+    path, version = "/providers/Microsoft.ResourceGraph/resources", {"api-version": "2024-04-01"}
+    options = {"resultFormat": "objectArray", "$top": 7}
+    body = {"query": "resources", "subscriptions": ["a", "b"], "options": options}
+    assert seen == [
+        ("POST", path, version, body),
+        ("POST", path, version, {**body, "options": {**options, "$skipToken": "on"}}),
+    ]
+
+
+async def test_query_waits_for_the_quota_that_it_used_up(arm: Any) -> None:
+    came: list[float] = []
+
+    async def answer(_request: web.BaseRequest) -> web.Response:
+        came.append(asyncio.get_running_loop().time())
+        headers = {
+            "x-ms-user-quota-remaining": str(2 - len(came)),
+            "x-ms-user-quota-resets-after": "00:00:01",
+        }
+        return web.json_response({"data": []}, headers=headers)
+
+    async with arm(answer) as api:
+        for _ in range(3):
+            await api.query("resources", ("a",), top=1)
+    assert came[1] - came[0] < 0.5
+    assert came[2] - came[1] > 0.9
+
+
+@pytest.mark.parametrize("said", ["", "soon", "00:00:00", "1:2:3:4"])
+async def test_query_does_not_wait_for_a_quota_that_makes_no_sense(arm: Any, said: str) -> None:
+    async def answer(_request: web.BaseRequest) -> web.Response:
+        headers = {"x-ms-user-quota-remaining": "0", "x-ms-user-quota-resets-after": said}
+        return web.json_response({"data": []}, headers=headers)
+
+    async with arm(answer) as api, asyncio.timeout(1):
+        for _ in range(3):
+            await api.query("resources", ("a",), top=1)
+
+
+@pytest.mark.parametrize(
+    ("details", "code", "message"),
+    [
+        ([{"code": "ResponsePayloadTooLarge", "message": "large"}], "ResponsePayloadTooLarge", "l"),
+        ([{"code": "InvalidQuery"}, {"code": "ParserFailure"}], "InvalidQuery", "HTTP 400"),
+        ([], "BadRequest", "words"),
+        (None, "BadRequest", "words"),
+        ("text", "BadRequest", "words"),
+        (["text"], "BadRequest", "words"),
+    ],
+)
+async def test_reason_of_a_bad_request_stands_in_its_details(
+    arm: Any, details: Any, code: str, message: str
+) -> None:
+    async def answer(_request: web.BaseRequest) -> web.Response:
+        said = {"code": "BadRequest", "message": "words", "details": details}
+        return web.json_response({"error": said}, status=400)
+
+    async with arm(answer) as api:
+        with pytest.raises(CloudError, match=message) as caught:
+            await api.query("resources", ("a",), top=1)
+    assert caught.value.code == code
+    assert caught.value.operation == "POST /providers/Microsoft.ResourceGraph/resources"
+
+
 # --- Pages ---------------------------------------------------------------------------------------
 
 
@@ -386,14 +532,39 @@ async def test_credentials_that_are_not_there(
 # --- What stays out ------------------------------------------------------------------------------
 
 
-def test_reading_imports_no_management_sdk() -> None:
-    """azure-mgmt-network alone takes 330 MB; boto3 and msal have no part in reading either."""
+HEAVY = ("azure", "msal", "boto3", "pandas", "numpy", "pyarrow", "matplotlib", "dask", "moto")
+
+
+@pytest.mark.parametrize("module", ["tasks.clouds.scanner", "tasks.scanning"])
+def test_what_a_scanning_process_does_not_import(module: str) -> None:
+    """azure-mgmt-network alone takes 330 MB; azure-identity comes with the first Azure source."""
     script = (
-        "import sys, json\n"
-        "import tasks.clouds.scanner\n"
-        "print(json.dumps([m for m in sys.modules if m.startswith(('azure.mgmt', 'boto3'))]))"
+        f"import json, sys, {module}\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
-    assert json.loads(ran.stdout) == []
+    assert not set(json.loads(ran.stdout)) & set(HEAVY)
+
+
+@pytest.mark.slow
+def test_opening_a_source_imports_no_management_sdk() -> None:
+    script = (
+        "import asyncio, json, os, sys\n"
+        "from tasks.clouds.azure_api import AzureApi\n"
+        "from tasks.inventory import AzureSource\n"
+        "os.environ['S'] = 'x'\n"
+        "tenant = '9a0c2a0e-1111-4222-8333-444455556601'\n"
+        "one = AzureSource(name='x', tenant=tenant, client_id=tenant, client_secret_env='S')\n"
+        "async def main():\n"
+        "    async with AzureApi(one):\n"
+        "        print(json.dumps([m for m in sys.modules if m.startswith('azure.')]))\n"
+        "asyncio.run(main())"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    imported = json.loads(ran.stdout)
+    assert "azure.identity" in imported
+    assert not [name for name in imported if name.startswith("azure.mgmt")]

@@ -17,7 +17,7 @@ from tasks.clouds.scanner import Scanner
 from tasks.clouds.transport import Limits
 from tasks.errors import BadInput, CloudTimeout, MissingData, ResourceGone
 from tasks.inventory import AwsSource, AzureSource, HubCredentials, Inventory
-from tasks.model import Account, Cloud, Resource, Rule, Severity, Verdict
+from tasks.model import Account, AccountScan, Cloud, Resource, Rule, Severity, Verdict
 from tasks.rules import RULES
 
 
@@ -88,6 +88,46 @@ async def test_scan_finds_exactly_what_was_planted(
     assert sorted(tuple(sorted(failure.items())) for failure in failures) == truth
     assert {finding["rule"] for finding in (*aws.truth, *azure.truth)} == {
         rule.id for rule in RULES
+    }
+
+
+@pytest.mark.slow
+async def test_scanning_all_says_of_each_what_scanning_it_alone_says(
+    aws: EmulatedAws,
+    azure: EmulatedAzure,
+    aws_source: AwsSource,
+    azure_source: AzureSource,
+    quick: Limits,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both clouds, with accounts that fail, and one that no source has."""
+    monkeypatch.setattr("tasks.clouds.azure_collect.FEWEST_GRAPH_SUBSCRIPTIONS", 1)
+    inventory = Inventory(aws=(aws_source,), azure=(azure_source,))
+    before = azure.graph.queries
+    async with Scanner(inventory, quick) as scanner:
+        found = await scanner.discover()
+        lost = [Account(cloud, "lost", source="nobody") for cloud in Cloud]
+        accounts = [*found.accounts, *lost]
+        every = {
+            (scan.account.cloud, scan.account.id): scan async for scan in scanner.scan_all(accounts)
+        }
+        assert azure.graph.queries > before
+        alone = {
+            (one.cloud, one.id): await scanner.scan(one)
+            for one in accounts
+            if one.id not in aws.failing
+        }
+
+    def said(scan: AccountScan) -> object:
+        by_id = sorted(scan.observations, key=lambda one: one.finding_id)
+        return by_id, sorted(map(str, scan.coverage)), scan.failed.partition(" ")[0]
+
+    assert set(every) == {(one.cloud, one.id) for one in accounts}
+    assert {one: said(every[one]) for one in alone} == {one: said(alone[one]) for one in alone}
+    assert {id for (_, id), scan in every.items() if scan.failed} == {
+        *aws.failing,
+        *azure.failing,
+        "lost",
     }
 
 
@@ -211,7 +251,9 @@ async def test_accounts_at_once_are_bounded(serve: Any, plain: AwsSource) -> Non
         async with Scanner(inventory, Limits(accounts=3), rules=[a_rule()]) as scanner:
             accounts = [Account(Cloud.AWS, f"{n:012}", source="plain") for n in range(12)]
             scans = await asyncio.gather(*(scanner.scan(account) for account in accounts))
+            scans += [scan async for scan in scanner.scan_all(accounts)]
     assert most == 3
+    assert len(scans) == 24
     assert all(len(scan.observations) == 1 for scan in scans)
 
 
@@ -301,5 +343,8 @@ async def test_error_in_a_rule_is_not_hidden(serve: Any, plain: AwsSource) -> No
     async with serve(answer) as url:
         inventory = Inventory(aws=(replace(plain, endpoint=url),))
         async with Scanner(inventory, rules=[a_rule(passes=broken)]) as scanner:
+            account = Account(Cloud.AWS, "111122223333", source="plain")
             with pytest.raises(ZeroDivisionError):
-                await scanner.scan(Account(Cloud.AWS, "111122223333", source="plain"))
+                await scanner.scan(account)
+            with pytest.raises(ZeroDivisionError):
+                [scan async for scan in scanner.scan_all([account])]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tasks.errors import BadInput
 from tasks.model import Cloud, Config, Resource
 from tasks.rules import rule
+from tasks.rules.aws.s3 import _matches
 
 ARN = "arn:aws:s3:::acme"
 TLS = rule("aws_s3_bucket_tls_only")
@@ -168,3 +172,12 @@ def test_a_bucket_that_never_had_versioning_can_only_be_suspended() -> None:
     never, suspended = (bucket(Versioning=one) for one in ({}, {"Status": "Suspended"}))
     assert versioning.undone(never).fingerprint == suspended.fingerprint
     assert versioning.undone(suspended) is suspended
+
+
+@given(
+    pattern=st.text("ab/*?[.", max_size=8),
+    arn=st.text("ab/[.\n", max_size=8),
+)
+def test_wildcards_are_iams(pattern: str, arn: str) -> None:
+    wild = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    assert _matches(pattern, arn) is bool(re.fullmatch(wild, arn, re.DOTALL))
