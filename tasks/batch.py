@@ -23,7 +23,7 @@ from tasks.inventory import load_inventory
 from tasks.model import Account, AccountScan
 from tasks.rules import RULES
 from tasks.rules.edition import EDITION
-from tasks.warehouse import scans
+from tasks.warehouse import claims, incremental, scans
 from tasks.warehouse.database import connect
 
 LOADED_AT_ONCE = 25  # accounts; what is not loaded yet is what a killed process loses
@@ -90,7 +90,7 @@ class BatchScanner:
         made here: what a killed process had claimed and not loaded is free again.
         """
         with connect() as warehouse:
-            accounts = scans.claim_accounts(warehouse, order.scan_id, order.limit)
+            accounts = claims.claim_accounts(warehouse, order.scan_id, order.limit)
             if not accounts:
                 return BatchResult(0)
             return self._runner.run(self._scan(warehouse, order, accounts))
@@ -99,7 +99,7 @@ class BatchScanner:
         self, warehouse: psycopg.Connection, order: BatchOrder, accounts: Sequence[Account]
     ) -> BatchResult:
         begun = datetime.now(UTC)
-        known = None if order.full else scans.known_digests(warehouse, accounts)
+        known = None if order.full else incremental.known_digests(warehouse, accounts)
         failed: list[tuple[str, str, str]] = []
         seen: list[AccountScan] = []
 

@@ -34,7 +34,7 @@ from tasks.model import Account, Finding
 from tasks.report import posture_page
 from tasks.runners import most_waiting
 from tasks.scan_processes import ScanProcesses
-from tasks.warehouse import scans
+from tasks.warehouse import claims, incremental, scans
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import open_findings
 from tasks.warehouse.scans import MergeCounts, Posture
@@ -104,13 +104,13 @@ def begin_scan(
     if resume and (scan := _resumed(hold, wanted)) is not None:
         log.info("Going on with the scan %s: %d accounts are left", scan.id, scan.accounts)
         return scan
-    scans.close_abandoned(hold, wanted.selection)
+    claims.close_abandoned(hold, RESUMED_WITHIN)
     discovery = asyncio.run(_discover())
     accounts = _chosen(hold, wanted, discovery)
     scan_id = scans.begin_scan(
         hold, trigger="fleet", flow_run_id=flow_run_id, selection=wanted.selection
     )
-    scans.hold_scan(hold, scan_id)
+    claims.hold_scan(hold, scan_id)
     scans.record_accounts(hold, scan_id, accounts, discovery.skipped, discovery.failed)
     log.info("Scanning %d accounts and subscriptions", len(accounts))
     for account, reason in discovery.skipped[:REASONS_LOGGED]:
@@ -121,11 +121,11 @@ def begin_scan(
 
 
 def _resumed(hold: psycopg.Connection, wanted: Wanted) -> Scan | None:
-    scan_id = scans.unfinished_scan(hold, wanted.selection, RESUMED_WITHIN)
-    if scan_id is None or not scans.hold_scan(hold, scan_id):
+    scan_id = claims.unfinished_scan(hold, wanted.selection, RESUMED_WITHIN)
+    if scan_id is None or not claims.hold_scan(hold, scan_id):
         return None
     sources = tuple(source for source, _ in scans.posture(hold, scan_id).failed_sources)
-    return Scan(scan_id, scans.remaining(hold, scan_id), sources)
+    return Scan(scan_id, claims.remaining(hold, scan_id), sources)
 
 
 def _chosen(
@@ -134,7 +134,7 @@ def _chosen(
     if missing := sorted(set(wanted.only) - {account.id for account in discovery.accounts}):
         raise BadInput("accounts", f"{', '.join(missing)} cannot be scanned or is not known.")
     named = [a for a in discovery.accounts if not wanted.only or a.id in wanted.only]
-    return scans.accounts_since(warehouse, named, wanted.since, wanted.touched)
+    return incremental.accounts_since(warehouse, named, wanted.since, wanted.touched)
 
 
 async def _discover() -> Discovery:
@@ -201,7 +201,10 @@ def started(runner: TaskRunner[Any]) -> Iterator[None]:
 def _work(
     runner: TaskRunner[Any], numbers: Iterator[int], order: BatchOrder, accounts: int
 ) -> tuple[int, int]:
-    """As many batches as ``accounts`` need, fewer where others take some: (accounts, batches lost)."""
+    """As many batches as ``accounts`` need, fewer where others take some.
+
+    Returns how many accounts they took, and how many batches were lost.
+    """
     taken: list[int | None] = []
     waiting: deque[PrefectFuture[int]] = deque()
     for number in islice(numbers, math.ceil(accounts / order.limit)):
@@ -240,10 +243,10 @@ class Left:
         """Ask the warehouse. What is free is taken for a moment: there is no other way to tell."""
         free: set[tuple[str, str]] = set()
         with connect() as warehouse:
-            while accounts := scans.claim_accounts(warehouse, self._scan_id, LOOKED_AT):
+            while accounts := claims.claim_accounts(warehouse, self._scan_id, LOOKED_AT):
                 free.update((account.cloud.value, account.id) for account in accounts)
-            scans.release_claims(warehouse, self._scan_id)
-            self.accounts = scans.remaining(warehouse, self._scan_id)
+            claims.release_claims(warehouse, self._scan_id)
+            self.accounts = claims.remaining(warehouse, self._scan_id)
         self.free = frozenset(free)
 
     def give_up_on_free(self) -> None:
@@ -316,7 +319,7 @@ def interrupted_if_broken(scan: Scan) -> Iterator[None]:
     except BaseException as error:
         with connect() as warehouse:
             why = f"It was cut off: {type(error).__name__}."
-            scans.interrupt_scan(warehouse, scan.id, why)
+            claims.interrupt_scan(warehouse, scan.id, why)
         raise
 
 

@@ -26,7 +26,7 @@ from pydantic import Field
 from tasks import settings
 from tasks.batch import BatchOrder
 from tasks.inventory import load_inventory
-from tasks.warehouse import scans
+from tasks.warehouse import claims, scans
 from tasks.warehouse.database import connect
 
 MOST = 32  # flow runs on one scan; prefect.yaml lets as many shares run, less the one that begins
@@ -125,4 +125,4 @@ def join_scan(scan_id: str) -> int:
     load_inventory(settings.inventory_path())
     with connect() as warehouse:
         scans.posture(warehouse, scan_id)
-        return scans.remaining(warehouse, scan_id)
+        return claims.remaining(warehouse, scan_id)
