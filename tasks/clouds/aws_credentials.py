@@ -6,8 +6,10 @@ import asyncio
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import botocore.session
 from botocore.exceptions import BotoCoreError
@@ -19,6 +21,7 @@ from tasks.inventory import AwsSource, HubCredentials
 
 SESSION_SECONDS = 3600
 REFRESH_SECONDS = 300  # a session is replaced this long before it ends
+MOST_SESSIONS = 1000  # kept at once, so that a large fleet takes no more memory than a small one
 SESSION_NAME = "suture"
 
 
@@ -29,8 +32,8 @@ class AwsKeyring:
         self._source = source
         self._api = api
         self._hub = _hub_provider(source.credentials)
-        self._sessions: dict[str, AwsCredentials] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._sessions: OrderedDict[str, AwsCredentials] = OrderedDict()  # the newest last
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def hub(self) -> AwsCredentials:
         """Suture's own identity. Raises BadInput for an unset variable, AccessRefused for none."""
@@ -39,10 +42,14 @@ class AwsKeyring:
     async def assume(self, account: str, role: str) -> AwsCredentials:
         """A session of ``role`` in ``account``, good for five minutes more at the least."""
         arn = self._source.role_arn(account, role)
-        async with self._locks.setdefault(arn, asyncio.Lock()):
+        lock = self._locks.setdefault(arn, asyncio.Lock())  # gone when nobody waits for it
+        async with lock:
             known = self._sessions.get(arn)
             if known is None or known.expires - time.time() < REFRESH_SECONDS:
                 self._sessions[arn] = known = await self._ask_sts(arn)
+                self._sessions.move_to_end(arn)
+                if len(self._sessions) > MOST_SESSIONS:
+                    self._sessions.popitem(last=False)
         return known
 
     async def _ask_sts(self, arn: str) -> AwsCredentials:
