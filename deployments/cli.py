@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,6 +62,7 @@ for part, its_name in (
 
 WIDE = 400  # columns of a table that nobody looks at
 SHORT_ID = 12
+TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
 
 class Format(StrEnum):
@@ -315,7 +317,20 @@ def scan(
     account: Annotated[
         list[str] | None, typer.Option("--account", help="Only this account; may be repeated.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=500, help="Accounts a task scans.")] = 25,
+    batch_size: Annotated[int, typer.Option(min=1, max=1000, help="Accounts a task scans.")] = 50,
+    since: Annotated[
+        datetime | None,
+        typer.Option(help="Only accounts not read since then (UTC).", formats=TIMES),
+    ] = None,
+    touched: Annotated[
+        bool, typer.Option("--touched", help="Only accounts that an event told of since.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Judge and record what has not changed, too.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on where a scan of the same accounts was cut off.")
+    ] = True,
     triage: Annotated[bool, typer.Option(help="Hand open findings to their policies.")] = True,
     form: FormatOption = Format.TABLE,
 ) -> None:
@@ -337,6 +352,10 @@ def scan(
         accounts=account or [],
         batch_size=batch_size,
         hand_to_triage=triage,
+        since=since and since.replace(tzinfo=UTC),
+        touched=touched,
+        full=full,
+        resume=resume,
         return_state=True,
     )
     _completed("the scan", state)

@@ -18,6 +18,7 @@ from tasks.planning import Planned
 from tasks.policy import Mode, Policy
 from tasks.remediation_run import WAITING, Answered, Item, Run
 from tasks.rules import RULES
+from tasks.rules.edition import EDITION
 from tasks.warehouse import audit, remediations, scans
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import account_of
@@ -265,4 +266,5 @@ def _observe(
         flow_run_id=run.id,
         gone=[] if seen else [place],
         observed_at=read_at,
+        edition=EDITION,
     )

@@ -8,16 +8,18 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
-import botocore.session
 from botocore.exceptions import BotoCoreError
 
 from tasks.clouds.aws_api import AwsApi
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.errors import AccessRefused, BadInput
 from tasks.inventory import AwsSource, HubCredentials
+
+if TYPE_CHECKING:  # imported where it is needed: named keys need none of it
+    from botocore.session import Session
 
 SESSION_SECONDS = 3600
 REFRESH_SECONDS = 300  # a session is replaced this long before it ends
@@ -102,7 +104,7 @@ class _FromChain:
 
     def __init__(self, profile: str) -> None:
         self._profile = profile or None
-        self._session: botocore.session.Session | None = None
+        self._session: Session | None = None
         self._lock = threading.Lock()
 
     async def credentials(self) -> AwsCredentials:
@@ -110,10 +112,12 @@ class _FromChain:
         return await asyncio.to_thread(self._resolve)
 
     def _resolve(self) -> AwsCredentials:
+        from botocore.session import Session
+
         def find() -> Any:
             with self._lock:
                 if self._session is None:
-                    self._session = botocore.session.Session(profile=self._profile)
+                    self._session = Session(profile=self._profile)
                 return self._session.get_credentials()
 
         return keys_found(find, hint=", or name credentials in the inventory")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -108,7 +108,7 @@ class Scanner:
 
     async def scan_all(
         self, accounts: Sequence[Account], rules: Sequence[Rule] | None = None
-    ) -> AsyncIterator[AccountScan]:
+    ) -> AsyncGenerator[AccountScan, None]:
         """Scan the accounts, each as ``scan`` does, and give each when it has finished.
 
         Subscriptions of one source share queries of Resource Graph. No more than

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Engine, Executable, create_engine, make_url
-from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import NullPool
-from sqlalchemy.sql import ClauseElement
 
 from tasks.errors import BadInput
+
+if TYPE_CHECKING:  # 25 MB that a process which only loads does without
+    from sqlalchemy import Dialect, Engine, Executable
 
 VARIABLE = "SUTURE_WAREHOUSE_URL"
 CONNECT_SECONDS = 10
 HINT = "Write postgresql://user:password@host:port/warehouse, or start the local one."
-
-DIALECT = make_url("postgresql+psycopg://").get_dialect()()
 
 
 def warehouse_url() -> str:
@@ -48,6 +44,10 @@ def connect(url: str | None = None) -> psycopg.Connection:
 
 def engine(url: str | None = None) -> Engine:
     """A SQLAlchemy engine for what needs one (Alembic, pandas). Dispose of it after use."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import ArgumentError
+    from sqlalchemy.pool import NullPool
+
     plain = _checked(url or warehouse_url())
     address = "postgresql+psycopg://" + plain.partition("://")[2]
     try:
@@ -63,6 +63,9 @@ def upgrade(url: str | None = None) -> None:
 
     Raises BadInput where the warehouse cannot be reached.
     """
+    from alembic import command
+    from alembic.config import Config
+
     url = url or warehouse_url()
     connect(url).close()  # says in our words what is wrong with the address
     config = Config()
@@ -79,9 +82,18 @@ def upgrade(url: str | None = None) -> None:
 
 def select(conn: psycopg.Connection, statement: Executable) -> list[tuple[Any, ...]]:
     """Run a SELECT that SQLAlchemy Core built, on a psycopg connection."""
+    from sqlalchemy.sql import ClauseElement
+
     assert isinstance(statement, ClauseElement)
-    compiled = statement.compile(dialect=DIALECT)
+    compiled = statement.compile(dialect=_dialect())
     return conn.execute(str(compiled).encode(), compiled.params).fetchall()
+
+
+@cache
+def _dialect() -> Dialect:
+    from sqlalchemy import make_url
+
+    return make_url("postgresql+psycopg://").get_dialect()()
 
 
 def _checked(url: str) -> str:

@@ -154,7 +154,8 @@ FROM changes c
 WHERE f.id = c.finding_id
 """
 
-# In the order of the index where each would otherwise land anywhere.
+# Episodes in the order of their index, which would else be written all over. Findings stay account
+# by account: they are read so.
 OPEN_NEW = """
 WITH opened AS (
     INSERT INTO findings (id, cloud, account, region, rule, severity, kind, resource, detail,
@@ -385,6 +386,10 @@ SETTINGS: tuple[LiteralString, ...] = (
     "SET LOCAL default_statistics_target = 10",
     "SET LOCAL jit = off",
 )
+# Among so many accounts no loop over rows is right, whatever the planner guesses of tables filled a
+# moment ago.
+MANY = 100
+NO_LOOPS: LiteralString = "SET LOCAL enable_nestloop = off"
 ANALYZE_STAGE = """
 ANALYZE stage_accounts (load_id, scan_id), stage_coverage (load_id, region, kind),
         stage_resources (load_id, id), stage_observations (load_id, finding_id, verdict)
@@ -396,10 +401,10 @@ def apply(conn: psycopg.Connection, scan: UUID) -> None:
     at: dict[str, object] = {"scan": scan}
     for setting in SETTINGS:
         conn.execute(setting)
-    # Nobody analyses tables that were filled a moment ago (nor temporary ones, ever), and without
-    # it the planner takes them for small and loops over rows.
+    # Nobody analyses tables that were filled a moment ago (nor temporary ones, ever).
     conn.execute(ANALYZE_STAGE)
-    conn.execute(LOADS, at)
+    if conn.execute(LOADS, at).rowcount > MANY:
+        conn.execute(NO_LOOPS)
     conn.execute("ANALYZE loads")
     at["earliest"] = _make_partitions(conn)
     for statement, table in ((KNOWN, "known"), (UNCHANGED, "unchanged")):

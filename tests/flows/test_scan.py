@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,10 @@ from ruamel.yaml import YAML
 
 from flows.scan import scan_fleet
 from tasks import scanning
-from tasks.warehouse import scans
+from tasks.batch import BatchOrder, BatchResult
+from tasks.errors import SutureError
+from tasks.scan_processes import ScanProcesses
+from tasks.warehouse import claims, incremental, scans
 from tasks.warehouse.scans import Posture, latest_scan, posture
 
 pytestmark = pytest.mark.slow
@@ -37,8 +44,12 @@ def failed_in(seen: Posture) -> list[str]:
     return [one.account for one in seen.not_scanned if one.status == "failed"]
 
 
-def scan_here(fleet: Any, accounts: list[str], **env: str) -> Any:
-    """Run the flow in this process, so that a test can break a part of it, on the shared server."""
+def scan_here(fleet: Any, accounts: list[str], **wanted: Any) -> Any:
+    """Run the flow in this process, so that a test can break a part of it, on the shared server.
+
+    ``wanted`` are parameters of the flow, and environment variables in capitals.
+    """
+    env = {name: wanted.pop(name) for name in list(wanted) if name.isupper()}
     with (
         pytest.MonkeyPatch.context() as patch,
         temporary_settings({PREFECT_API_URL: fleet.stack.api_url}),
@@ -48,10 +59,10 @@ def scan_here(fleet: Any, accounts: list[str], **env: str) -> Any:
                 patch.setenv(name, value)
         return scan_fleet(
             accounts=accounts,
-            batch_size=1,
             hand_to_triage=False,
             request_seconds=3,
             return_state=True,
+            **{"batch_size": 1, **wanted},
         )
 
 
@@ -175,18 +186,22 @@ def test_a_batch_that_crashes_is_never_taken_for_clean(
 ) -> None:
     lost, kept = sorted({one.account for one in fleet.open_findings()})[:2]
     old = {one.id for one in fleet.open_findings(account=lost)}
-    real = scans.load_batch
+    real = ScanProcesses.scan
 
-    def load(conn: Any, scan_id: str, batch: Any, **more: Any) -> None:
-        if batch[0].account.id == lost:
-            raise RuntimeError("out of memory")
-        real(conn, scan_id, batch, **more)
+    def die(self: ScanProcesses, order: BatchOrder) -> BatchResult:
+        """Stands for a process that dies of one account, whichever batch it is in."""
+        with fleet.warehouse() as warehouse:
+            taken = claims.claim_accounts(warehouse, order.scan_id, order.limit)
+            if any(account.id == lost for account in taken):
+                raise SutureError("a scanning process has died (-9)")
+            claims.release_claims(warehouse, order.scan_id)
+        return real(self, order)
 
-    monkeypatch.setattr(scans, "load_batch", load)
-    monkeypatch.setattr(scanning.scan_batch, "retry_delay_seconds", 0)
-    state = scan_here(fleet, [lost, kept])
+    monkeypatch.setattr(ScanProcesses, "scan", die)
+    monkeypatch.setattr(scanning, "ROUND_SECONDS", 0)
+    state = scan_here(fleet, [lost, kept], batch_size=2)
     assert (state.is_failed(), state.name) == (True, "Incomplete")
-    assert "1 batch crashed" in state.message
+    assert "1 account was never reported" in state.message
     assert failed_in(seen(fleet)) == [lost]
     assert {one.id for one in fleet.open_findings(account=lost)} == old
 
@@ -216,17 +231,94 @@ def test_an_account_that_is_not_there_ends_the_scan_in_words(fleet: Any) -> None
     assert "000000000000" in state.message
 
 
-def test_a_scan_that_breaks_is_not_said_to_run_for_ever(
+def newest_scan(fleet: Any) -> tuple[str, str, str]:
+    """Id, state and message of the scan of the fleet that began last."""
+    with fleet.warehouse() as warehouse:
+        (row,) = warehouse.execute(
+            "SELECT id::text, state, message FROM scans "
+            "WHERE NOT targeted ORDER BY started_at DESC LIMIT 1"
+        )
+    return row[0], row[1], row[2]
+
+
+def test_a_scan_that_breaks_says_so_and_is_gone_on_with(
     fleet: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(scans, "merge_scan", broken)
     account = fleet.open_findings()[0].account
-    assert scan_here(fleet, [account]).is_failed()
+    with monkeypatch.context() as patch:
+        patch.setattr(scans, "merge_scan", broken)
+        assert scan_here(fleet, [account]).is_failed()
+    scan_id, *said = newest_scan(fleet)
+    assert said == ["interrupted", "It was cut off: RuntimeError."]
+    assert scan_here(fleet, [account]).name == "Completed"
+    assert newest_scan(fleet) == (scan_id, "finished", "")
+
+
+def test_a_scan_that_is_killed_goes_on_where_it_was(fleet: Any) -> None:
+    accounts = sorted({finding.account for finding in fleet.open_findings()})
+    chosen = [part for account in accounts for part in ("--account", account)]
+    command = (*("scan", "--no-triage", "--batch-size", "1", "--format", "json"), *chosen)
+    before = newest_scan(fleet)[0]
+    loaded = "SELECT account, load_id FROM stage_accounts WHERE scan_id::text = %s"
+    child = fleet.stack.child("scan-to-be-killed", *command)
     with fleet.warehouse() as warehouse:
-        row = warehouse.execute(
-            "SELECT state, message FROM scans WHERE NOT targeted ORDER BY started_at DESC LIMIT 1"
+
+        def some_are_loaded() -> bool:
+            scan_id = newest_scan(fleet)[0]
+            return scan_id != before and len(warehouse.execute(loaded, (scan_id,)).fetchall()) > 2
+
+        child.wait_until(some_are_loaded, seconds=60)
+        os.kill(child.process.pid, signal.SIGKILL)
+        scan_id, state, _ = newest_scan(fleet)
+        time.sleep(5)  # what its scanning processes had begun, they finish
+        done = dict(warehouse.execute(loaded, (scan_id,)).fetchall())
+        assert state == "running"
+        assert 2 < len(done) < len(accounts)
+        again = fleet.stack.child("scan-again", *command, pipe=True).process
+        told, _ = again.communicate(timeout=90)
+    assert newest_scan(fleet)[:2] == (scan_id, "finished")
+    posture = seen(fleet)
+    assert sum(one.get("covered", 0) for one in posture.accounts.values()) == len(accounts)
+    assert (posture.counts.opened, posture.counts.reopened) == (0, 0)
+    assert json.loads(told)["state"] == "Completed"
+
+
+def test_accounts_that_are_fresh_are_left_alone(fleet: Any) -> None:
+    stale, touched, *others = sorted({finding.account for finding in fleet.open_findings()})[:5]
+    assert scan_here(fleet, [stale, touched, *others]).name == "Completed"
+    now = datetime.now(UTC)
+    with fleet.warehouse() as warehouse:
+        warehouse.execute(
+            "UPDATE accounts SET last_scanned_at = %s WHERE id = %s", (now - timedelta(1), stale)
+        )
+        (cloud,) = warehouse.execute(
+            "SELECT cloud FROM accounts WHERE id = %s", (touched,)
         ).fetchone()
-    assert row == ("failed", "It broke: RuntimeError.")
+        incremental.touch_accounts(warehouse, [(cloud, touched)])
+    for wanted, which in (
+        ({"since": now - timedelta(hours=1)}, stale),
+        ({"touched": True}, touched),
+    ):
+        state = scan_here(fleet, [stale, touched, *others], **wanted)
+        assert "1 accounts and subscriptions scanned" in state.message
+        with fleet.warehouse() as warehouse:
+            scanned = warehouse.execute(
+                "SELECT account FROM scan_accounts WHERE scan_id::text = %s AND status = 'covered'",
+                (newest_scan(fleet)[0],),
+            ).fetchall()
+        assert scanned == [(which,)]
+
+
+def test_what_has_not_changed_costs_no_row(fleet: Any) -> None:
+    account = fleet.open_findings()[0].account
+    count = "SELECT count(*) FROM observations WHERE account = %s"
+    assert scan_here(fleet, [account]).name == "Completed"
+    with fleet.warehouse() as warehouse:
+        before = warehouse.execute(count, (account,)).fetchone()
+        assert scan_here(fleet, [account]).name == "Completed"
+        assert warehouse.execute(count, (account,)).fetchone() == before
+        assert scan_here(fleet, [account], full=True).name == "Completed"
+        assert warehouse.execute(count, (account,)).fetchone() > before

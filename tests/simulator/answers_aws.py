@@ -78,7 +78,10 @@ class Owner:
 
 
 class Request:
-    """One request, as far as it had to be read. All parts are bytes as they came."""
+    """One request, as far as it had to be read. All parts are bytes as they came.
+
+    Whose it is stands in the last five only after ``read_scope`` and AwsAnswers.owner.
+    """
 
     __slots__ = (
         "access_key",
@@ -100,7 +103,6 @@ class Request:
         self.head = head  # with the request line
         self.lowered = lowered
         self.body = body
-        self.service = self.region = self.access_key = self.account = b""
 
     def header(self, name: bytes) -> bytes:
         """``name`` in lower case; b"" where the request has no such header."""
@@ -330,6 +332,8 @@ class AwsAnswers:
 
     def _list_accounts(self, request: Request) -> Answer:
         asked = orjson.loads(request.body or b"{}")
+        if not isinstance(asked, dict):
+            raise ValueError("no JSON object")
         size = min(int(asked.get("MaxResults") or PAGE), PAGE)
         start = int(asked.get("NextToken") or 0)
         end = min(start + size, self._fleet.accounts)

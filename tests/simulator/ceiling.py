@@ -43,7 +43,8 @@ def main() -> int:
     options = _options()
     command = [
         sys.executable, str(HERE / "serve.py"), "--aws", str(ACCOUNTS), "--regions", REGION,
-        "--processes", str(options.processes), *(["--plain"] if options.plain else []),
+        "--processes", str(options.processes),
+        "--latency-ms", str(options.latency_ms), *(["--plain"] if options.plain else []),
     ]  # fmt: skip
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdin is not None
@@ -77,6 +78,7 @@ def _measure(simulator: dict[str, Any], options: argparse.Namespace) -> dict[str
         "tls": not options.plain,
         "cores": os.cpu_count(),
         "connections": options.connections,
+        "latency_ms": options.latency_ms,
         "bytes_per_answer": round(stats["bytes_sent"] / stats["requests"]),
         "load": "wrk" if use_wrk else "own",
         "seconds": round(seconds, 1),
@@ -154,7 +156,8 @@ def _drive_by_wrk(
             "function request()\n  next = next % #requests + 1\n  return requests[next]\nend\n"
         )
         command = [
-            "wrk", "--threads", "1", "--connections", str(connections),
+            "wrk", "--threads", str(min(os.cpu_count() or 1, connections)),
+            "--connections", str(connections),
             "--duration", f"{max(1, round(seconds))}s", "--script", str(script),
             simulator["endpoint"],
         ]  # fmt: skip
@@ -220,6 +223,7 @@ def _options() -> argparse.Namespace:
     add("--processes", type=int, default=1)
     add("--connections", type=int, default=64)
     add("--seconds", type=float, default=5.0)
+    add("--latency-ms", type=float, default=0.0, help="of each answer; 0 finds the ceiling")
     add("--plain", action="store_true", help="HTTP without TLS")
     add("--own", action="store_true", help="our own client even where wrk is installed")
     return parser.parse_args()

@@ -77,7 +77,10 @@ class Counters:
         return int(now - sum(self._cells[self._begun + place :: _WIDTH].tolist()))
 
     def report(self) -> dict[str, object]:
-        """Sums over all processes. The peaks are sums of each process's own peak."""
+        """Sums over all processes. The peaks are sums of each process's own peak.
+
+        Without latency no request waits, and the peak of requests is 0.
+        """
         operations = {name: self._total(name) for name in OPERATIONS}
         return {
             "requests": sum(operations.values()),

@@ -57,21 +57,21 @@ _V4, _V6, _OFFICE, _PEER = "0.0.0.0/0", "::/0", "10.0.0.0/8", "peer"
 _Rule = tuple[str, int | None, int | None, tuple[str, ...]]
 _GROUPS: tuple[tuple[str, str, tuple[_Rule, ...]], ...] = (
     ("default", "default VPC security group", (("-1", None, None, (_PEER,)),)),
-    ("web", "public web servers", (("tcp", 443, 443, (_V4, _V6)), ("tcp", 80, 80, (_V4, _V6)))),
+    ("web", "public web servers", (("tcp", 443, 443, (_V4, _V6)), ("tcp", 80, 80, (_V4,)))),
     ("bastion", "jump host, opened while the VPN was down", (("tcp", 22, 22, (_V4, _OFFICE)),)),
     ("private-ssh", "administration from the office", (("tcp", 22, 22, (_OFFICE,)),)),
     ("database", "only from the application", (("tcp", 5432, 5432, (_PEER, _OFFICE)),)),
     ("desktops", "remote desktops", (("tcp", 3389, 3389, (_V4,)),)),
-    ("cache", "Redis", (("tcp", 6379, 6379, (_PEER,)), ("tcp", 16379, 16379, (_PEER,)))),
+    ("cache", "Redis", (("tcp", 6379, 6379, (_PEER,)),)),
     ("migration", "lift and shift, to be tidied", (("-1", None, None, (_V4,)),)),
     ("queue", "brokers & their <clients>", (("tcp", 5671, 5672, (_OFFICE, "172.16.0.0/12")),)),
     ("legacy-range", "old firewall rule, ports as they came", (("tcp", 20, 30, (_V4, _OFFICE)),)),
     ("build", "build agents, IPv6 only", (("tcp", 22, 22, (_V6,)),)),
-    ("balancer", "public entry", (("tcp", 443, 443, (_V4, _V6)), ("icmp", -1, -1, (_OFFICE,)))),
+    ("balancer", "public entry", (("tcp", 443, 443, (_V4, _V6)),)),
     ("mesh", "all traffic inside the company", (("-1", None, None, (_OFFICE, _PEER)),)),
     ("empty", "nothing comes in", ()),
-    ("files", "NFS and SMB", (("tcp", 2049, 2049, (_OFFICE,)), ("tcp", 445, 445, (_OFFICE,)))),
-    ("monitoring", "exporters", (("tcp", 9100, 9100, (_PEER,)), ("udp", 8125, 8125, (_OFFICE,)))),
+    ("files", "SMB", (("tcp", 445, 445, (_OFFICE,)),)),
+    ("monitoring", "exporters", (("udp", 8125, 8125, (_OFFICE,)),)),
 )  # fmt: skip
 _TEAMS = ("payments", "search", "platform", "data", "mobile", "identity")
 
@@ -100,9 +100,8 @@ def _group(account: str, region: str, place: str, index: int, random: Random) ->
         "IpPermissions": [_permission(account, group_id, *rule) for rule in rules],
         "IpPermissionsEgress": [_permission(account, group_id, "-1", None, None, (_V4,))],
     }
-    if index and random.random() < 0.6:
+    if index and random.random() < 0.4:
         group["Tags"] = [
-            {"Key": "Name", "Value": f"{name}-{index:03}"},
             {"Key": "owner", "Value": random.choice(_TEAMS)},
             {"Key": "env", "Value": random.choice(("prod", "dev"))},
         ]

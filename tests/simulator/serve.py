@@ -170,7 +170,7 @@ def _certificate(folder: Path, regions: list[str]) -> ssl.SSLContext:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     names = [*NAMES]
-    for region in regions:
+    for region in {*regions, "us-east-1"}:  # where AWS's global services answer
         names += [f"*.{region}.amazonaws.com", f"*.s3.{region}.amazonaws.com"]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*names).configure_cert(context)

@@ -13,7 +13,7 @@ from answers_azure import AzureAnswers
 from counters import INDEX, Counters, note_busy
 from empty_aws import protocol
 from faults import Broken, Fault, cut, halved
-from messages import JSON, arm_error, aws_refusal, family, message
+from messages import JSON, arm_error, aws_error, aws_refusal, family, message
 from signatures import is_right
 
 _HTML = message(
@@ -53,17 +53,23 @@ class Site:
         self._counters = counters
         self._row = counters.own(process)
         self._random = Random(f"process {process}").random
+        self._verify = rates.verify
         self._unlucky = rates.throttled + rates.errors
 
     def respond(self, request: Request) -> bytes | Broken:
         target = request.target
         if target.startswith(b"/-/"):
             return self._control(request)
-        if target.startswith(b"http"):  # as asked of a proxy
-            request.target = target = b"/" + target.split(b"/", 3)[3]
-        if request.read_scope():
-            return self._to_aws(request)
-        return self._to_azure(request)
+        if target.startswith(b"http://"):  # as asked of a proxy
+            request.target = b"/" + target[7:].partition(b"/")[2]
+        try:
+            if request.read_scope():
+                return self._to_aws(request)
+            return self._to_azure(request)
+        except ValueError as error:  # numbers, forms and JSON that are none
+            self._count("other")
+            words = f"The request cannot be read: {type(error).__name__}"
+            return aws_error("query", 400, "ValidationError", words)
 
     def _control(self, request: Request) -> bytes:
         note_busy(self._row)
@@ -85,7 +91,7 @@ class Site:
             self._count("other")
             return aws_refusal("unknown key", _column(request))
         request.owner = owner
-        if self._rates.verify and self._random() < self._rates.verify:
+        if self._verify and self._random() < self._verify:
             self._count("verified")
             if not is_right(request):
                 self._count("wrong_signatures")

@@ -295,3 +295,21 @@ def test_the_same_account_answers_the_same_bytes_twice(running: Any, start: Any)
             one.ask(service, method, target, body).content for one in (running, running, again)
         }
         assert len(answers) == 1
+
+
+@pytest.mark.parametrize(
+    ("service", "target", "body"),
+    [
+        ("ec2", "/", b"Action=DescribeSecurityGroups&Version=2016-11-15&MaxResults=few"),
+        ("ec2", "/", b"Action=DescribeSecurityGroups&Version=2016-11-15&NextToken=far"),
+        ("iam", "/", b"Action=\xff\xfe&Version=2010-05-08"),
+        ("s3", "/?max-buckets=many", b""),
+    ],
+)
+def test_what_cannot_be_read_is_a_bad_request_and_no_end(
+    running: Any, service: str, target: str, body: bytes
+) -> None:
+    answer = running.ask(service, "POST" if body else "GET", target, body)
+    assert answer.status_code == 400
+    assert "ValidationError" in answer.text
+    assert running.stats()["connections_opened"] > 0

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from tasks.model import Account, Cloud
-from tasks.scanning import Scan, scan_state, what_was_lost
+from tasks.scanning import Scan, Wanted, scan_state, what_was_lost
 from tasks.warehouse.scans import MergeCounts, Posture
 
-ACCOUNTS = tuple(Account(Cloud.AWS, f"{number:012d}") for number in range(7))
 COUNTS = MergeCounts(opened=3, seen_again=4, resolved=2, reopened=1, unknown=0, gone=0)
 
 
@@ -26,10 +24,18 @@ def seen(**statuses: int) -> Posture:
     )
 
 
-def test_accounts_are_batched_and_none_is_lost() -> None:
-    batches = Scan("s", ACCOUNTS).batches(3)
-    assert [len(batch) for batch in batches] == [3, 3, 1]
-    assert tuple(account for batch in batches for account in batch) == ACCOUNTS
+def test_only_a_scan_of_the_same_accounts_is_gone_on_with() -> None:
+    since = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    elsewhere = since.astimezone(timezone(timedelta(hours=9)))
+    selections = [
+        Wanted().selection,
+        Wanted(only=("1",)).selection,
+        Wanted(since=since).selection,
+        Wanted(touched=True).selection,
+        Wanted(since=since, touched=True).selection,
+    ]
+    assert len(set(selections)) == len(selections)
+    assert Wanted(since=elsewhere).selection == Wanted(since=since).selection
 
 
 def test_a_scan_that_reached_all_is_completed_even_if_some_refused() -> None:
@@ -42,13 +48,17 @@ def test_a_scan_that_reached_all_is_completed_even_if_some_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sources", "crashed", "words"),
-    [((), 1, "1 batch crashed"), ((), 2, "2 batches crashed"), (("acme",), 0, "acme could not")],
+    ("sources", "left", "words"),
+    [
+        ((), 1, "1 account was never reported"),
+        ((), 2, "2 accounts were never reported"),
+        (("acme",), 0, "acme could not"),
+    ],
 )
 def test_what_was_not_reached_makes_a_scan_incomplete(
-    sources: tuple[str, ...], crashed: int, words: str
+    sources: tuple[str, ...], left: int, words: str
 ) -> None:
-    lost = what_was_lost(Scan("s", ACCOUNTS, sources), crashed)
+    lost = what_was_lost(Scan("s", 7, sources), left)
     state = scan_state(COUNTS, seen(covered=5), lost)
     assert (state.is_failed(), state.name) == (True, "Incomplete")
     assert words in str(state.message)
@@ -56,4 +66,4 @@ def test_what_was_not_reached_makes_a_scan_incomplete(
 
 def test_a_scan_that_read_nothing_is_no_success() -> None:
     assert scan_state(COUNTS, seen(), "").name == "Nothing scanned"
-    assert what_was_lost(Scan("s", ACCOUNTS), 0) == ""
+    assert what_was_lost(Scan("s", 7), 0) == ""

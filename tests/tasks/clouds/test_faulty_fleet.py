@@ -70,9 +70,11 @@ def source(fleet: Simulator, monkeypatch: pytest.MonkeyPatch) -> AwsSource:
 
 async def scan(source: AwsSource, limits: Limits) -> dict[str, AccountScan]:
     accounts = [Account(Cloud.AWS, id, source=source.name) for id in source.accounts]
-    async with Scanner(Inventory(aws=(source,)), limits) as scanner:
-        async with aclosing(scanner.scan_all(accounts)) as results:
-            return {result.account.id: result async for result in results}
+    async with (
+        Scanner(Inventory(aws=(source,)), limits) as scanner,
+        aclosing(scanner.scan_all(accounts)) as results,
+    ):
+        return {result.account.id: result async for result in results}
 
 
 async def test_what_one_account_does_wrong_is_its_own_reason(

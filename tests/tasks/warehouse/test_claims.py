@@ -281,7 +281,7 @@ def test_after_a_crash_of_the_server_all_that_was_loaded_is_pending_again(
     for _ in range(2):
         batch = claims.claim_accounts(conn, scan_id, 2)
         scans.load_batch(conn, scan_id, [one_bucket(account) for account in batch])
-    assert claims.remaining(conn, scan_id) == 2
+    assert claims.remaining(conn, scan_id) == 3
     assert own_server.pid is not None
     process = own_server._process
     assert process is not None
