@@ -7,23 +7,33 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
+from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
+import flows.scan
 from deployments.local.children import Child
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.prefect_api import PrefectApi
 from deployments.local.stack import Stack
 from flows.scan import scan_fleet
 from flows.scan_share import scan_share
+from tasks import scanning
+from tasks.batch import BatchOrder, BatchResult
+from tasks.errors import SutureError
+from tasks.model import AccountScan
+from tasks.sharing import shared
+from tasks.warehouse import claims
 from tasks.warehouse.database import connect
-from tasks.warehouse.scans import latest_scan
+from tasks.warehouse.scans import latest_scan, load_batch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "simulator"))  # scripts, not a package
 
@@ -192,7 +202,7 @@ def test_a_share_that_is_killed_loses_nothing(
         share = until(lambda: next(iter(api.runs_of(SHARE)), None))
         process = until(lambda: process_of(share))
         scanning = until(lambda: next(iter(children(process)), None))
-        until(lambda: claims(env) > 1)  # the share's and the other run's
+        until(lambda: taken_by(env) > 1)  # the share's and the other run's
         os.kill(process, signal.SIGKILL)
         until(lambda: not Path(f"/proc/{scanning}").exists())  # it ends with the run that made it
         assert not api.ended(run)
@@ -243,6 +253,71 @@ def test_a_local_dask_cluster_scans_and_leaves_no_process_behind(
     until(lambda: not [one for one in set(children(os.getpid())) - before if scans(one)])
 
 
+def test_a_scan_that_is_cut_off_ends_its_shares(
+    env: dict[str, str], deployed: dict[str, Any], api: PrefectApi, http: httpx.Client
+) -> None:
+    @flow
+    def cut_off() -> None:
+        with shared(BatchOrder(str(uuid4()), BATCH, 20.0), ACCOUNTS, workers=3):
+            running = api.runs_of(SHARE)[0]
+            body = {"state": {"type": "RUNNING"}, "force": True}
+            http.post(f"/flow_runs/{running}/set_state", json=body).raise_for_status()
+            raise RuntimeError("cut off")
+
+    with here(env):
+        assert cut_off(return_state=True).is_failed()
+    ends = sorted(api.state(one)["type"] for one in api.runs_of(SHARE))
+    assert ends == ["CANCELLED", "CANCELLING"]  # the worker that runs it does the rest
+
+
+class Breaking:
+    """Scanning processes that die of one account, and that load any other as read."""
+
+    def __init__(self, of: str) -> None:
+        self._of = of
+        self.sizes: list[int] = []
+
+    def scan(self, order: BatchOrder) -> BatchResult:
+        with connect() as warehouse:
+            accounts = claims.claim_accounts(warehouse, order.scan_id, order.limit)
+            self.sizes.append(len(accounts))
+            if self._of in {account.id for account in accounts}:
+                raise SutureError("a scanning process has died (-9)")
+            load_batch(warehouse, order.scan_id, [AccountScan(one) for one in accounts])
+        return BatchResult(len(accounts))
+
+    def end(self) -> None:
+        return
+
+
+def test_what_breaks_a_batch_is_alone_at_last_and_what_others_hold_is_waited_for(
+    env: dict[str, str], own: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = YAML(typ="safe").load(Path(own["SUTURE_INVENTORY"]))["aws"][0]["accounts"]
+    processes = Breaking(of=ids[17])
+    monkeypatch.setattr(scanning, "scan_processes", lambda: processes)
+    monkeypatch.setattr(scanning, "ROUND_SECONDS", 0.0)
+    begin = scanning.begin_scan.fn
+    with ExitStack() as held:
+        other = held.enter_context(connect(env["SUTURE_WAREHOUSE_URL"]))
+
+        def begin_and_lose_some(*given: Any) -> scanning.Scan:
+            """Another run takes accounts as soon as there are any, and dies two seconds later."""
+            scan = begin(*given)
+            assert len(claims.claim_accounts(other, scan.id, 5)) == 5
+            Timer(2.0, held.close).start()
+            return scan
+
+        monkeypatch.setattr(flows.scan, "begin_scan", begin_and_lose_some)
+        with here(env):
+            state = scan_fleet(batch_size=BATCH, hand_to_triage=False, return_state=True)
+    assert (state.is_failed(), state.name) == (True, "Incomplete")
+    assert f"{ACCOUNTS - 1} accounts and subscriptions scanned, 1 failed" in state.message
+    assert "1 account was never reported" in state.message
+    assert len(loads(env)[1]) == ACCOUNTS - 1
+    assert max(processes.sizes) == BATCH
+
+
 def until(found: Callable[[], Any], *, seconds: float = 120) -> Any:
     """Wait until ``found`` gives something, and return it."""
     deadline = time.monotonic() + seconds
@@ -252,7 +327,7 @@ def until(found: Callable[[], Any], *, seconds: float = 120) -> Any:
     return what
 
 
-def claims(env: dict[str, str]) -> int:
+def taken_by(env: dict[str, str]) -> int:
     """How many connections hold accounts of a scan now."""
     with connect(env["SUTURE_WAREHOUSE_URL"]) as warehouse:
         row = warehouse.execute(
