@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ PREFECT = str(Path(sys.executable).with_name("prefect"))
 TICKS = os.sysconf("SC_CLK_TCK")
 SAMPLED = 0.2  # seconds
 SECONDS = 1_800  # for one case
+REST_SECONDS = 10.0
 # What is Prefect's, and what only waits for its scan to begin: importing, starting a cluster.
 PREFECTS = ("server", "prefect database", "workers", "runs", "dask", "ray")
 DEPLOY = """
@@ -189,7 +191,7 @@ def servers(
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_API_URL": api,
             "PREFECT_API_DATABASE_CONNECTION_URL": postgres.url("prefect", driver="asyncpg"),
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_LOGGING_LEVEL": "WARNING",
             "SUTURE_INVENTORY": str(inventory(folder, fleet.told)),
             "SUTURE_SCAN_PROCESSES": "1",
@@ -257,7 +259,11 @@ def measure(
     try:
         for worker, one in zip(workers, names, strict=True):
             worker.wait_until(lambda one=one: one in online(env["PREFECT_API_URL"]), seconds=120)
-        with Cpu([os.getpid(), postgres.pid or 0]) as cpu:
+        roots = [os.getpid(), postgres.pid or 0]
+        with Cpu(roots) as rest:
+            time.sleep(REST_SECONDS)
+        began = time.monotonic()
+        with Cpu(roots) as cpu:
             run = api.start(
                 "scan-fleet/nightly",
                 {
@@ -267,6 +273,10 @@ def measure(
                 },
             )
             state = api.wait([run], seconds=SECONDS)[run]
+        used = cpu.by_kind()
+        # What Prefect uses in the same time when there is nothing to do.
+        asleep = sum(rest.by_kind()[kind] for kind in PREFECTS)
+        used["at rest"] = asleep / REST_SECONDS * (time.monotonic() - began)
         if state["name"] != "Completed":
             raise SystemExit(f"{case.name}: {state['name']}: {state['message']}")
         if case.workers > 1:
@@ -283,7 +293,7 @@ def measure(
     assert row is not None
     if row[0] != options.accounts:
         raise SystemExit(f"{case.name}: {row[0]} accounts were covered")
-    return options.accounts / float(row[1]), cpu.by_kind()
+    return options.accounts / float(row[1]), used
 
 
 def online(api: str) -> list[str]:
@@ -307,11 +317,14 @@ def main() -> None:
                 speed, cpu = measure(case, options, folder, postgres, env)
                 cpu.pop("simulator", None)
                 first = first or speed
+                rest = cpu.pop("at rest")
                 whole = sum(cpu.values())
                 prefects = sum(cpu[kind] for kind in PREFECTS)
                 print(
                     f"{case.name:27} {speed:7.1f} accounts/s  x{speed / first:.2f}  "
-                    f"Prefect's share {prefects / whole:.1%} of {whole:.1f} CPU s  "
+                    f"{whole:.1f} CPU s, {1000 * whole / options.accounts:.1f} ms an account  "
+                    f"Prefect's share {prefects / whole:.1%}, "
+                    f"{(prefects - rest) / whole:.1%} beyond what it uses at rest\n    "
                     + "  ".join(f"{kind} {seconds:.1f}" for kind, seconds in cpu.most_common()),
                     flush=True,
                 )
