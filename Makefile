@@ -5,13 +5,17 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS  ?=
 
-.PHONY: demo test lint types arrows check lock clean setup
+.PHONY: demo test benchmark lint types arrows check lock clean setup
 
 demo: $(READY)
 	@$(BIN)/suture demo $(ARGS)
 
 test: $(READY)
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Suture against the floors, boto3, Prowler and c7n-org; ARGS="--quick --json" takes under a minute.
+benchmark: $(READY)
+	@$(BIN)/python tests/benchmarks/fleet/run.py $(ARGS)
 
 setup: $(READY)
 

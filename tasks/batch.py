@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import uvloop
 
+from tasks.clouds.budgets import Budgets
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.transport import Limits
 from tasks.inventory import load_inventory
@@ -24,6 +25,7 @@ from tasks.model import Account, AccountScan
 from tasks.rules import RULES
 from tasks.rules.edition import EDITION
 from tasks.warehouse import claims, incremental, scans
+from tasks.warehouse.budgets import SharedBudgets
 from tasks.warehouse.database import connect
 
 LOADED_AT_ONCE = 25  # accounts; what is not loaded yet is what a killed process loses
@@ -68,10 +70,17 @@ class BatchScanner:
         self._inventory = inventory
         self._limits = Limits(request_seconds=request_seconds)
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._open = ExitStack()
 
     def __enter__(self) -> BatchScanner:
-        self._scanner = Scanner(load_inventory(self._inventory), self._limits)
+        budgets = Budgets()
+        self._scanner = Scanner(load_inventory(self._inventory), self._limits, budgets=budgets)
+        for key in self._scanner.shared_budgets():
+            budgets.of(key)
+        self._open.callback(self._runner.close)
+        self._open.enter_context(budgets.shared(SharedBudgets()))
         self._runner.run(self._scanner.__aenter__())
+        self._open.callback(lambda: self._runner.run(self._scanner.__aexit__()))
         return self
 
     def __exit__(
@@ -80,8 +89,7 @@ class BatchScanner:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._runner.run(self._scanner.__aexit__(kind, error, trace))
-        self._runner.close()
+        self._open.close()
 
     def scan(self, order: BatchOrder) -> BatchResult:
         """Claim a batch of the scan's accounts, and scan and load them.

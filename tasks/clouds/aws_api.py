@@ -20,6 +20,7 @@ from botocore.parsers import ResponseParserError
 
 from tasks.clouds.aws_answer import read_answer
 from tasks.clouds.aws_request import AwsCredentials, Draft, draft, service_of, sign
+from tasks.clouds.budgets import Budgets, aws_key
 from tasks.clouds.http_client import HttpFault
 from tasks.clouds.retrying import TryAgain, patiently, retry_after_seconds
 from tasks.clouds.transport import Limits, open_http, what_failed
@@ -29,10 +30,18 @@ from tasks.errors import AccessRefused, CloudError, ResourceGone, Throttled
 class AwsApi:
     """Calls AWS, or what stands at ``endpoint`` in its place. Use as an async context manager."""
 
-    def __init__(self, *, endpoint: str = "", ca_file: str = "", limits: Limits | None = None):
+    def __init__(
+        self,
+        *,
+        endpoint: str = "",
+        ca_file: str = "",
+        limits: Limits | None = None,
+        budgets: Budgets | None = None,
+    ) -> None:
         self._endpoint = endpoint
         self._ca_file = ca_file
         self._limits = limits or Limits()
+        self._budgets = budgets if budgets is not None else Budgets()
         self.calls = 0  # requests sent so far, retries included
 
     async def __aenter__(self) -> AwsApi:
@@ -69,7 +78,9 @@ class AwsApi:
         async def attempt() -> dict[str, Any]:
             return await self._exchange(service, operation, drawn, credentials)
 
-        return await patiently(attempt, self._limits.patience)
+        paged = "MaxResults" in params or "Filters" in params
+        key = aws_key(credentials.account, region, service, operation, paged=paged)
+        return await patiently(attempt, self._limits.patience, self._budgets.of(key))
 
     async def pages(
         self,

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -39,7 +40,7 @@ class AwsKeyring:
 
     async def hub(self) -> AwsCredentials:
         """Suture's own identity. Raises BadInput for an unset variable, AccessRefused for none."""
-        return await self._hub.credentials()
+        return replace(await self._hub.credentials(), account=hub_account(self._source))
 
     async def assume(self, account: str, role: str) -> AwsCredentials:
         """A session of ``role`` in ``account``, good for five minutes more at the least."""
@@ -48,13 +49,13 @@ class AwsKeyring:
         async with lock:
             known = self._sessions.get(arn)
             if known is None or known.expires - time.time() < REFRESH_SECONDS:
-                self._sessions[arn] = known = await self._ask_sts(arn)
+                self._sessions[arn] = known = await self._ask_sts(account, arn)
                 self._sessions.move_to_end(arn)
                 if len(self._sessions) > MOST_SESSIONS:
                     self._sessions.popitem(last=False)
         return known
 
-    async def _ask_sts(self, arn: str) -> AwsCredentials:
+    async def _ask_sts(self, account: str, arn: str) -> AwsCredentials:
         answer = await self._api.call(
             "sts",
             "AssumeRole",
@@ -73,7 +74,13 @@ class AwsKeyring:
             secret_key=session["SecretAccessKey"],
             token=session["SessionToken"],
             expires=session["Expiration"].timestamp(),
+            account=account,
         )
+
+
+def hub_account(source: AwsSource) -> str:
+    """Whose rate budgets the hub's own calls draw on: its account number is not known here."""
+    return f"hub of {source.name}"
 
 
 class _Provider(Protocol):

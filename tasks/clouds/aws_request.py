@@ -32,12 +32,17 @@ from tasks.clouds.transport import USER_AGENT
 
 @dataclass(frozen=True, slots=True)
 class AwsCredentials:
-    """What signs a request. ``expires`` is in seconds since 1970, infinite for lasting keys."""
+    """What signs a request. ``expires`` is in seconds since 1970, infinite for lasting keys.
+
+    ``account`` is whose rate budgets its calls draw on: an account, or another name that all
+    processes with these credentials use.
+    """
 
     access_key: str
     secret_key: str = field(repr=False)
     token: str | None = field(repr=False, default=None)
     expires: float = float("inf")
+    account: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

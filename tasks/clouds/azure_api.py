@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 import orjson
 from yarl import URL
 
+from tasks.clouds.budgets import Budgets, arm_key
 from tasks.clouds.http_client import HttpFault, Origin
 from tasks.clouds.retrying import TryAgain, patiently, retry_after_seconds
 from tasks.clouds.transport import USER_AGENT, Limits, open_http, what_failed
@@ -50,9 +51,12 @@ class Answer:
 class AzureApi:
     """Reads ARM as one application of one tenant. Use as an async context manager."""
 
-    def __init__(self, source: AzureSource, limits: Limits | None = None) -> None:
+    def __init__(
+        self, source: AzureSource, limits: Limits | None = None, budgets: Budgets | None = None
+    ) -> None:
         self._source = source
         self._limits = limits or Limits()
+        self._budgets = budgets if budgets is not None else Budgets()
         self._origin = URL(source.resource_manager).origin()
         self._where = Origin(
             self._origin.scheme == "https", self._origin.host or "", self._origin.port or 443
@@ -111,19 +115,15 @@ class AzureApi:
             seen.add(link)
             page = await self._get(self._next(link, path))
 
-    async def query(
-        self, query: str, subscriptions: Sequence[str], *, top: int, skip_token: str = ""
-    ) -> dict[str, Any]:
-        """One page of what Resource Graph answers to ``query`` (Kusto) over at most 1,000
-        ``subscriptions``: {"totalRecords", "count", "data": [row], "resultTruncated",
-        "$skipToken"}, with ``top`` rows at most.
+    async def query(self, query: str, subscriptions: Sequence[str], *, top: int) -> dict[str, Any]:
+        """What Resource Graph answers to ``query`` (Kusto) over at most 1,000 ``subscriptions``:
+        {"totalRecords", "count", "data": [row], "resultTruncated"}, with ``top`` (at most 1,000)
+        rows of it. "$skipToken" is there when there are more.
 
         It waits while the identity's quota (15 queries in 5 s, unless raised) is known to be used
         up. Raises what ``get`` raises. Source: learn.microsoft.com/rest/api/azure-resourcegraph.
         """
         options = {"resultFormat": "objectArray", "$top": top}
-        if skip_token:
-            options["$skipToken"] = skip_token
         asked = {"subscriptions": [*subscriptions], "query": query, "options": options}
         body = orjson.dumps(asked)
         address = f"{self._source.resource_manager}{GRAPH}?api-version={GRAPH_API}"
@@ -133,7 +133,8 @@ class AzureApi:
             await asyncio.sleep(self._graph_resumes - time.monotonic())
             return await self._exchange("POST", url, body)
 
-        answer = await patiently(ask, self._limits.patience)
+        budget = self._budgets.of(arm_key(self._source.tenant, GRAPH))
+        answer = await patiently(ask, self._limits.patience, budget)
         if answer.headers.get("x-ms-user-quota-remaining") == "0":
             rest = _seconds(answer.headers.get("x-ms-user-quota-resets-after", ""))
             self._graph_resumes = time.monotonic() + rest
@@ -151,7 +152,8 @@ class AzureApi:
         return url
 
     async def _get(self, url: URL) -> dict[str, Any]:
-        answer = await patiently(lambda: self._exchange("GET", url), self._limits.patience)
+        budget = self._budgets.of(arm_key(self._source.tenant, url.path))
+        answer = await patiently(lambda: self._exchange("GET", url), self._limits.patience, budget)
         return answer.body
 
     async def _exchange(self, method: str, url: URL, body: bytes = b"") -> Answer:

@@ -254,7 +254,10 @@ _canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), defaul
 
 
 def _order(part: dict[str, Any]) -> str:
-    """model.canonical_json, which orjson writes alike, and faster, where all is ASCII."""
+    """model.canonical_json, which orjson writes alike, and faster, where all is ASCII.
+
+    But for the exponents of very large and very small floats: ARM has none in its configurations.
+    """
     text = orjson.dumps(part, option=orjson.OPT_SORT_KEYS)
     return text.decode() if text.isascii() else _canonical_json(part)
 

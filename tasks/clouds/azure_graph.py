@@ -3,11 +3,13 @@
 The graph leaves out what the identity may not read and says nothing of it, so that a subscription
 that refuses looks like an empty one. What it answers counts for a subscription only when
 
-- the identity may read the type on the whole subscription, as ARM's permissions say (``may``);
-- the graph knows the subscription, and gives exactly as many rows as it counted beforehand, each
-  once: pages are offsets, which shift when something comes or goes meanwhile.
+- the identity may read the type on the whole subscription, as ARM's permissions say;
+- the graph knows the subscription and has counted its rows;
+- one answer then gives exactly as many, each once. Answers are never continued: skip tokens are
+  positions, and what comes and goes between two pages shifts the rest. The count says beforehand
+  which subscriptions fit into one answer.
 
-Where either fails, ARM's own list is asked, and refuses in its own words. What stays is that the
+Where any of it fails, ARM's own list is asked, and refuses in its own words. What stays is that the
 graph lags behind, by seconds mostly and by minutes at times: it serves scans of the fleet, never a
 scan of one account after an event or the check of a fix.
 """
@@ -16,7 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
@@ -24,13 +27,12 @@ from tasks.clouds.azure_api import AzureApi
 from tasks.errors import CloudError
 
 MOST_SUBSCRIPTIONS = 1000  # in one query
-MOST_ROWS = 1000  # in one page
+MOST_ROWS = 1000  # in one answer
 PERMISSIONS_API = "2022-04-01"
 # What the identity needs on each subscription beside the kinds; without them, lists are asked.
 GRAPH_READS = frozenset(
     {"Microsoft.Authorization/permissions/read", "Microsoft.ResourceGraph/resources/read"}
 )
-_END = "~"  # sorts after every subscription id
 
 T = TypeVar("T")
 
@@ -72,9 +74,9 @@ def _pattern(actions: tuple[str, ...]) -> re.Pattern[str]:
 class SharedGraph(Generic[T]):
     """One reading of the graph that up to 1,000 subscriptions of a source share.
 
-    Ask for the subscriptions in the order of ``subscriptions``: pages come in that order and are
-    read only when somebody waits for them, so that a page and what is being taken is all it holds.
-    ``shape`` turns a subscription and a row into what is wanted, or raises CloudError.
+    Ask for the subscriptions in the order of ``subscriptions``: queries follow that order and are
+    sent only when somebody waits for them, so that one answer and what is being taken is all it
+    holds. ``shape`` turns a subscription and a row into what is wanted, or raises CloudError.
     """
 
     def __init__(
@@ -87,10 +89,10 @@ class SharedGraph(Generic[T]):
         if len(self.subscriptions) > MOST_SUBSCRIPTIONS:
             raise ValueError(f"the graph takes {MOST_SUBSCRIPTIONS} subscriptions at most")
         wanted = f"resources | where type in~ ({', '.join(repr(one.lower()) for one in types)})"
-        self._census_query = (
+        self._count_query = (
             "resourcecontainers | where type =~ 'microsoft.resources/subscriptions'"
             f" | join kind=leftouter ({wanted} | summarize found = count() by subscriptionId)"
-            " on subscriptionId | project subscriptionId, found | order by subscriptionId asc"
+            " on subscriptionId | project subscriptionId, found"
         )
         self._rows_query = (
             f"{wanted} | project id, name, type, location, subscriptionId, tags, kind, sku,"
@@ -98,107 +100,110 @@ class SharedGraph(Generic[T]):
         )
         self._shape = shape
         self._turn = asyncio.Lock()
-        self._top = MOST_ROWS
-        self._expected: dict[str, int] | None = None  # rows of each subscription that is known
-        self._left = 0  # rows still to come, at the most
-        self._reached = ""  # the subscription of the last row: those before it are complete
-        self._ids: set[str] = set()  # … of its rows
-        self._taken: dict[str, list[T]] = {}
+        self._counted: dict[str, int] | None = None  # rows of each subscription that is known
+        self._groups: deque[tuple[str, ...]] = deque()  # each fits into one answer
+        self._to_read: set[str] = set()  # all that is in a group
+        self._found: dict[str, list[T]] = {}  # what can be vouched for and is not taken yet
         self._dropped: set[str] = set()
-        self._skip_token = ""
-        self._seen_tokens: set[str] = set()
-        self._ended = False
         self.error: CloudError | None = None  # why the graph was given up, if it was
 
     async def take(self, api: AzureApi, subscription: str) -> list[T] | None:
         """All that the graph has of the subscription; None when it does not vouch for that.
 
         Never raises CloudError: a graph that refuses, throttles or errs is None from then on for
-        every subscription it had not finished.
+        every subscription it had not answered for.
         """
         async with self._turn:
             try:
-                while not self._ended and not self._is_complete(subscription):
+                while self.error is None and not self._is_read(subscription):
                     await self._read_on(api)
             except CloudError as error:
-                self.error, self._ended = error, True
-        complete, found = self._is_complete(subscription), self._taken.pop(subscription, [])
-        if not complete or self._expected is None or subscription in self._dropped:
-            return None
-        return found if len(found) == self._expected.get(subscription) else None
+                self.error = error
+        return self._found.pop(subscription, None)
 
     def drop(self, subscription: str) -> None:
-        """Nobody will take this one: its rows are not kept."""
+        """Nobody will take this one: it is not asked for, or not kept."""
         self._dropped.add(subscription)
-        self._taken.pop(subscription, None)
+        self._found.pop(subscription, None)
 
-    def _is_complete(self, subscription: str) -> bool:
-        if self._expected is None:
-            return False
-        return subscription < self._reached or not self._expected.get(subscription)
+    def _is_read(self, subscription: str) -> bool:
+        return self._counted is not None and subscription not in self._to_read
 
     async def _read_on(self, api: AzureApi) -> None:
-        """The next page. Nothing changes before it is there: whoever waits may be cancelled."""
-        if self._expected is None:
-            self._count(await api.query(self._census_query, self.subscriptions, top=MOST_ROWS))
+        """The next query. Nothing changes before its answer: whoever waits may be cancelled."""
+        if self._counted is None:
+            page = await api.query(self._count_query, self.subscriptions, top=MOST_ROWS)
+            self._counted = _counts(page)
+            self._divide(self._counted)
             return
+        group = self._groups[0]
+        wanted = tuple(one for one in group if one not in self._dropped)
         try:
-            page = await api.query(
-                self._rows_query,
-                self.subscriptions,
-                top=self._top,
-                skip_token=self._skip_token,
-            )
+            page = await api.query(self._rows_query, wanted, top=MOST_ROWS) if wanted else {}
         except CloudError as error:
-            if error.code != "ResponsePayloadTooLarge" or self._top == 1:
+            if error.code != "ResponsePayloadTooLarge":
                 raise
-            self._top //= 2
+            self._groups.popleft()
+            half = len(wanted) // 2
+            smaller = (wanted[:half], wanted[half:]) if half else ()
+            self._groups.extendleft(reversed(smaller))
+            self._to_read -= {*group} - {*(wanted if half else ())}
             return
-        self._keep(page)
+        self._groups.popleft()
+        if wanted:
+            self._keep(wanted, page, self._counted)
+        self._to_read.difference_update(group)
 
-    def _count(self, page: dict[str, Any]) -> None:
-        if _next_token(page):
-            raise _strange("counted more subscriptions than it was asked for")
+    def _divide(self, counted: Mapping[str, int]) -> None:
+        """Put what fits into one answer together. What does not is left to ARM's list."""
+        group: list[str] = []
+        rows = 0
+        for subscription in self.subscriptions:
+            found = counted.get(subscription)
+            if found == 0:
+                self._found[subscription] = []
+            if not found or found > MOST_ROWS or subscription in self._dropped:
+                continue
+            if rows + found > MOST_ROWS:
+                self._groups.append(tuple(group))
+                group, rows = [], 0
+            group.append(subscription)
+            rows += found
+        if group:
+            self._groups.append(tuple(group))
+        self._to_read.update(*self._groups)
+
+    def _keep(
+        self, group: tuple[str, ...], page: dict[str, Any], counted: Mapping[str, int]
+    ) -> None:
+        by_subscription: dict[str, list[Any]] = {one: [] for one in group}
         try:
-            counted = {row["subscriptionId"]: int(row["found"] or 0) for row in _data(page)}
-        except (KeyError, TypeError, ValueError):
-            raise _strange("did not count") from None
-        self._left = 2 * sum(counted.values()) + MOST_ROWS  # what comes meanwhile is forgiven
-        self._expected = {one: counted[one] for one in self.subscriptions if one in counted}
-
-    def _keep(self, page: dict[str, Any]) -> None:
-        rows, token = _data(page), _next_token(page)
-        self._left -= len(rows)
-        if token and (token in self._seen_tokens or not rows or self._left < 0):
-            raise _strange("does not come to an end")
-        self._seen_tokens.add(token)
-        for row in rows:
-            self._keep_row(row)
-        self._skip_token = token
-        if not token:
-            self._reached, self._ended = _END, True
-
-    def _keep_row(self, row: Any) -> None:
-        expected = self._expected or {}
-        try:
-            subscription, resource_id = row["subscriptionId"], row["id"]
-            if subscription < self._reached or subscription not in expected:
-                raise _strange("answered what it was not asked, or not in order")
+            for row in _data(page):
+                by_subscription[row["subscriptionId"]].append(row)
+            if _is_cut(page):
+                return  # more has come since it was counted: which of it is missing, nobody knows
+            for subscription, rows in by_subscription.items():
+                if len({row["id"] for row in rows}) == len(rows) == counted[subscription]:
+                    self._shape_all(subscription, rows)
         except (KeyError, TypeError):
-            raise _strange("gave a row without id or subscription") from None
-        if subscription != self._reached:
-            self._reached = subscription
-            self._ids.clear()
+            raise _strange("gave a row that it was not asked for, or one without an id") from None
+
+    def _shape_all(self, subscription: str, rows: list[dict[str, Any]]) -> None:
         if subscription in self._dropped:
             return
-        found = self._taken.setdefault(subscription, [])
         try:
-            if resource_id in self._ids or len(found) == expected[subscription]:
-                raise _strange("gave a resource twice, or more than it counted")
-            self._ids.add(resource_id)
-            found.append(self._shape(subscription, row))
+            self._found[subscription] = [self._shape(subscription, row) for row in rows]
         except CloudError:
-            self.drop(subscription)  # ARM's list will say it
+            return  # ARM's list will say it
+
+
+def _counts(page: dict[str, Any]) -> dict[str, int]:
+    if _is_cut(page):
+        raise _strange("counted more subscriptions than it was asked for")
+    try:
+        return {row["subscriptionId"]: int(row["found"] or 0) for row in _data(page)}
+    except (KeyError, TypeError, ValueError):
+        raise _strange("did not count") from None
 
 
 def _data(page: dict[str, Any]) -> list[Any]:
@@ -208,12 +213,9 @@ def _data(page: dict[str, Any]) -> list[Any]:
     return data
 
 
-def _next_token(page: dict[str, Any]) -> str:
-    """The skip token says that there is more; ``resultTruncated`` without it, that it is lost."""
-    token = page.get("$skipToken") or ""
-    if not token and str(page.get("resultTruncated", "false")).lower() != "false":
-        raise _strange("cut its answer short")
-    return str(token)
+def _is_cut(page: dict[str, Any]) -> bool:
+    """A skip token says that there is more; ``resultTruncated`` without one, that it is lost."""
+    return bool(page.get("$skipToken")) or str(page.get("resultTruncated")).lower() == "true"
 
 
 def _strange(what: str) -> CloudError:

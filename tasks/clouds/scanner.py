@@ -15,9 +15,10 @@ from typing import TypeVar
 
 from tasks.clouds import aws_collect, azure_collect
 from tasks.clouds.aws_api import AwsApi
-from tasks.clouds.aws_credentials import AwsKeyring
-from tasks.clouds.azure_api import AzureApi
+from tasks.clouds.aws_credentials import AwsKeyring, hub_account
+from tasks.clouds.azure_api import GRAPH, AzureApi
 from tasks.clouds.azure_graph import MOST_SUBSCRIPTIONS, SharedGraph
+from tasks.clouds.budgets import BudgetKey, Budgets, arm_key, aws_key
 from tasks.clouds.transport import Limits, reason
 from tasks.errors import BadInput, CloudTimeout, SutureError
 from tasks.inventory import AwsSource, AzureSource, Inventory
@@ -40,7 +41,8 @@ class Scanner:
     """Reads every source of ``inventory`` within ``limits``. Use as an async context manager.
 
     One scanner belongs to one event loop; its connections, role sessions and tokens are shared by
-    all accounts. ``rules`` is the table that ``scan`` judges by unless told otherwise.
+    all accounts. ``rules`` is the table that ``scan`` judges by unless told otherwise; ``budgets``
+    are its own unless it is to share them.
     """
 
     def __init__(
@@ -48,9 +50,11 @@ class Scanner:
         inventory: Inventory,
         limits: Limits | None = None,
         rules: Sequence[Rule] | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         self._inventory = inventory
         self._limits = limits or Limits()
+        self._budgets = budgets if budgets is not None else Budgets()
         self._rules = rules
         self._free_slots = asyncio.Semaphore(self._limits.accounts)
         self._opening = asyncio.Lock()
@@ -63,6 +67,16 @@ class Scanner:
 
     async def __aexit__(self, *_exc: object) -> None:
         await self._opened.aclose()
+
+    def shared_budgets(self) -> list[BudgetKey]:
+        """What every process that scans this inventory draws on with the same identity."""
+        return [
+            *(
+                aws_key(hub_account(one), one.regions[0], "sts", "AssumeRole")
+                for one in self._inventory.aws
+            ),
+            *(arm_key(one.tenant, GRAPH) for one in self._inventory.azure),
+        ]
 
     @property
     def calls(self) -> int:
@@ -219,7 +233,12 @@ class Scanner:
     async def _open_aws(self, source: AwsSource) -> tuple[AwsApi, AwsKeyring]:
         async with self._opening:
             if source.name not in self._aws:
-                api = AwsApi(endpoint=source.endpoint, ca_file=source.ca_file, limits=self._limits)
+                api = AwsApi(
+                    endpoint=source.endpoint,
+                    ca_file=source.ca_file,
+                    limits=self._limits,
+                    budgets=self._budgets,
+                )
                 await self._opened.enter_async_context(api)
                 self._aws[source.name] = api, AwsKeyring(source, api)
         return self._aws[source.name]
@@ -227,7 +246,7 @@ class Scanner:
     async def _open_azure(self, source: AzureSource) -> AzureApi:
         async with self._opening:
             if source.name not in self._azure:
-                api = AzureApi(source, self._limits)
+                api = AzureApi(source, self._limits, self._budgets)
                 self._azure[source.name] = await self._opened.enter_async_context(api)
         return self._azure[source.name]
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSON, JSONB
 
 from tasks.lifecycle import ACTIVE_STATES, REMEDIATION_STATES
 
@@ -514,6 +514,23 @@ stage_observations = Table(
     _text("detail", "Which part of the resource"),
     comment="Loading dock: observations of a scan not merged yet",
     **UNLOGGED,
+)
+
+rate_budgets = Table(
+    "rate_budgets",
+    metadata,
+    _text("budget", "What is shared: cloud/account/region/service"),
+    Column("holder", Uuid, nullable=False, comment="The process that uses it"),
+    _time("seen_at", "When it last said so; after ten seconds of silence it does not count"),
+    Column(
+        "per_second",
+        DOUBLE_PRECISION,
+        comment="Calls a second that a throttle left it; null: not throttled lately",
+    ),
+    _time("cut_at", "When it was throttled", nullable=True),
+    PrimaryKeyConstraint("budget", "holder"),
+    comment="Who asks the clouds how fast right now: what processes share of a rate limit",
+    prefixes=["UNLOGGED"],
 )
 
 STAGE_TABLES = tuple(table for table in metadata.sorted_tables if table.info.get("stage"))

@@ -33,7 +33,8 @@ class EmulatedAzure:
     published as OpenID configuration and JWKS at ``issuer_url``, as a customer's static website
     would; ``issuer_key_id`` is its kid, the RFC 7638 thumbprint when left out. With ``failing``
     and five or more subscriptions, one refuses the scanner (403) and one throttles for ever (429).
-    ``ca`` lets other servers share the authority. Delays are in seconds.
+    ``ca`` lets other servers share the authority. ``graph`` is how Resource Graph behaves: quota,
+    lag, size of answers. Delays are in seconds.
 
     Start and stop once each, or use it as a context manager; make a new one to start again.
     """

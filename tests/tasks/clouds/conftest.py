@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+import selectors
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -259,3 +268,42 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
         patch.setenv("SUTURE_HUB_SECRET_ACCESS_KEY", told["aws"]["hub"]["secret_access_key"])
         patch.setenv("SUTURE_AZURE_CLIENT_SECRET", told["azure"]["scanner"]["client_secret"])
         yield Gated(fleet, load_inventory(told["inventory"]))
+
+
+class _AtOnce:
+    """A selector that does not wait: it moves the loop's clock on instead."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._selector, self._loop = selectors.DefaultSelector(), loop
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        ready = self._selector.select(0)
+        if not ready:
+            assert timeout is not None, "nothing will ever happen in this loop"
+            self._loop.now += max(0.0, timeout)
+        return ready
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._selector, name)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop in which hours of waiting pass at once. Not for sockets or threads."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(_AtOnce(self))  # type: ignore[arg-type]
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="session")
+def virtually() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """``virtually(coroutine)``: its result, run in a loop whose time is not ours."""
+
+    def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            return runner.run(coroutine)
+
+    return run

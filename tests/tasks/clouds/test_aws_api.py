@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ from deployments.local.aws.server import EmulatedAws
 from tasks.clouds.aws_api import AwsApi
 from tasks.clouds.aws_credentials import AwsKeyring
 from tasks.clouds.aws_request import AwsCredentials, draft, sign
+from tasks.clouds.budgets import Budgets
 from tasks.clouds.retrying import Patience
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.transport import Limits, open_http
@@ -42,6 +44,7 @@ from tasks.errors import (
 )
 from tasks.inventory import AwsSource, HubCredentials, Inventory
 from tasks.model import Account, Cloud
+from tasks.rate import UNLIMITED, Rate
 
 KEYS = AwsCredentials(
     "AKIAEXAMPLEEXAMPLE", "very/secret/access/key", "session-token-of-great-length"
@@ -313,10 +316,10 @@ async def describe(url: str, limits: Limits, credentials: AwsCredentials = KEYS)
         ("InvalidClientTokenId", 403, AccessRefused, 1),
         ("ExpiredToken", 400, AccessRefused, 1),
         ("OptInRequired", 401, AccessRefused, 1),
-        ("RequestLimitExceeded", 503, Throttled, 3),
-        ("Throttling", 400, Throttled, 3),
-        ("TooManyRequestsException", 429, Throttled, 3),
-        ("SlowDown", 503, Throttled, 3),
+        ("RequestLimitExceeded", 503, Throttled, None),
+        ("Throttling", 400, Throttled, None),
+        ("TooManyRequestsException", 429, Throttled, None),
+        ("SlowDown", 503, Throttled, None),
         ("InvalidGroup.NotFound", 400, ResourceGone, 1),
         ("NoSuchEntity", 404, ResourceGone, 1),
         ("InvalidParameterValue", 400, CloudError, 1),
@@ -325,9 +328,10 @@ async def describe(url: str, limits: Limits, credentials: AwsCredentials = KEYS)
     ],
 )
 async def test_error_code_becomes_an_error(
-    serve: Any, quick: Limits, code: str, status: int, error: type[CloudError], calls: int
+    serve: Any, quick: Limits, code: str, status: int, error: type[CloudError], calls: int | None
 ) -> None:
     asked = 0
+    quick = replace(quick, patience=replace(quick.patience, seconds=0.5))
 
     async def fail(_request: web.Request) -> web.Response:
         nonlocal asked
@@ -339,7 +343,7 @@ async def test_error_code_becomes_an_error(
             await describe(url, quick)
     assert type(caught.value) is error
     assert (caught.value.code, caught.value.operation) == (code, "DescribeSecurityGroups")
-    assert asked == calls
+    assert asked == calls if calls is not None else asked > 1  # throttles are tried by time
 
 
 async def test_wrong_clock_is_said(serve: Any, quick: Limits) -> None:
@@ -445,6 +449,7 @@ async def test_error_never_repeats_a_secret(serve: Any, quick: Limits, code: str
         )
         return ec2_error(code, said.replace("&", "&amp;"))
 
+    quick = replace(quick, patience=replace(quick.patience, seconds=0.5))
     async with serve(leak) as url:
         with pytest.raises(CloudError) as caught:
             await describe(url, quick)
@@ -537,3 +542,41 @@ async def test_hub_credentials_from_the_chain(
     monkeypatch.setenv("AWS_SESSION_TOKEN", "t3")
     from_env = await AwsKeyring(plain_source(None), AwsApi()).hub()
     assert from_env == AwsCredentials("AKIA3", "s3", "t3")
+
+
+# --- Politeness ----------------------------------------------------------------------------------
+
+
+async def test_calls_draw_on_the_budget_of_account_region_and_service(
+    serve: Any, quick: Limits
+) -> None:
+    empty = "<DescribeSecurityGroupsResponse><securityGroupInfo/></DescribeSecurityGroupsResponse>"
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(text=empty, content_type="text/xml")
+
+    limited = Rate(per_second=0.001, burst=2)
+    budgets = Budgets(lambda key: limited if key.account == "111122223333" else UNLIMITED)
+    patience = replace(quick.patience, seconds=0.2)
+    asked: dict[str, Any] = {"region": REGION}
+    async with (
+        serve(answer) as url,
+        AwsApi(endpoint=url, limits=replace(quick, patience=patience), budgets=budgets) as api,
+    ):
+        one, other = (replace(KEYS, account=id) for id in ("111122223333", "444455556666"))
+        for _ in range(2):
+            await api.call("ec2", "DescribeSecurityGroups", {}, **asked, credentials=one)
+        with pytest.raises(Throttled, match="ec2:DescribeSecurityGroups of 111122223333"):
+            await api.call("ec2", "DescribeSecurityGroups", {}, **asked, credentials=one)
+        for _ in range(4):
+            await api.call("ec2", "DescribeSecurityGroups", {}, **asked, credentials=other)
+        assert api.calls == 6
+    assert len(budgets) == 2
+
+
+@pytest.mark.slow
+async def test_keyring_names_whose_budget_is_used(
+    api: AwsApi, keys: AwsCredentials, aws_source: AwsSource, aws_account: str
+) -> None:
+    hub = await AwsKeyring(aws_source, api).hub()
+    assert (keys.account, hub.account) == (aws_account, f"hub of {aws_source.name}")

@@ -27,7 +27,7 @@ from deployments.local.azure.storage import StorageAccount
 from tasks.clouds import azure_collect, azure_credentials
 from tasks.clouds.azure_api import AzureApi
 from tasks.clouds.azure_collect import COLLECTORS, read_one, share_graph
-from tasks.clouds.azure_graph import MOST_ROWS, SharedGraph, permissions
+from tasks.clouds.azure_graph import SharedGraph, permissions
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.transport import Limits
 from tasks.errors import AccessRefused, CloudError, Throttled
@@ -59,16 +59,14 @@ class Answers(AzureApi):
         super().__init__(SOURCE)
         self.entries = entries
         self.pages = list(pages)
-        self.asked: list[tuple[str, int, str]] = []
+        self.asked: list[tuple[str, ...]] = []
 
     async def items(self, path: str, api_version: str, **query: str) -> AsyncIterator[Any]:
         for entry in self.entries:
             yield entry
 
-    async def query(
-        self, query: str, subscriptions: Sequence[str], *, top: int, skip_token: str = ""
-    ) -> dict[str, Any]:
-        self.asked.append((query, top, skip_token))
+    async def query(self, query: str, subscriptions: Sequence[str], *, top: int) -> dict[str, Any]:
+        self.asked.append(tuple(subscriptions))
         await asyncio.sleep(0)
         page = self.pages.pop(0)
         if isinstance(page, Exception):
@@ -115,14 +113,14 @@ async def test_permissions_that_cannot_be_read(strange: Any) -> None:
 # --- What counts ---------------------------------------------------------------------------------
 
 
-def census(**found: int | None) -> dict[str, Any]:
+def counts(**found: int | None) -> dict[str, Any]:
     return {"data": [{"subscriptionId": one, "found": many} for one, many in found.items()]}
 
 
-def rows(*ids: str, token: str = "", **more: Any) -> dict[str, Any]:
-    """A page of rows, each id "subscription/name"."""
+def rows(*ids: str, **more: Any) -> dict[str, Any]:
+    """An answer with rows, each id "subscription/name"."""
     data = [{"subscriptionId": one.partition("/")[0], "id": one} for one in ids]
-    return {"data": data, **({"$skipToken": token} if token else {}), **more}
+    return {"data": data, **more}
 
 
 def graph_of(subscriptions: str) -> SharedGraph[str]:
@@ -139,40 +137,53 @@ async def taken(subscriptions: str, *pages: Any) -> list[list[str] | None]:
     return [await graph.take(api, one) for one in graph.subscriptions]
 
 
-async def test_subscriptions_get_their_rows_over_pages() -> None:
+@pytest.fixture
+def two_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer has two rows at the most."""
+    monkeypatch.setattr("tasks.clouds.azure_graph.MOST_ROWS", 2)
+
+
+async def test_subscriptions_get_their_rows() -> None:
     assert await taken(
-        "abcd",
-        census(a=1, b=3, c=None, d=1),
-        rows("a/1", "b/1", token="1"),
-        rows("b/2", token="2"),
-        rows("b/3", "d/1"),
+        "abcd", counts(a=1, b=3, c=None, d=1), rows("a/1", "b/1", "b/2", "b/3", "d/1")
     ) == [["a/1"], ["b/1", "b/2", "b/3"], [], ["d/1"]]
 
 
+@pytest.mark.usefixtures("two_rows")
+async def test_what_fits_into_one_answer_is_asked_together() -> None:
+    """And what fits into none is left to ARM's list, where pages are no positions."""
+    graph = graph_of("abcdef")
+    pages = [counts(a=1, b=3, c=1, d=2, e=0, f=1)]
+    pages += [rows("a/1", "c/1"), rows("d/1", "d/2"), rows("f/1")]
+    api = Answers(pages=pages)
+    assert [await graph.take(api, one) for one in "abcdef"] == [
+        ["a/1"],
+        None,
+        ["c/1"],
+        ["d/1", "d/2"],
+        [],
+        ["f/1"],
+    ]
+    assert api.asked == [tuple("abcdef"), ("a", "c"), ("d",), ("f",)]
+
+
 async def test_subscription_that_the_graph_does_not_know_is_not_empty() -> None:
-    assert await taken("ab", census(a=0)) == [[], None]
-    assert await taken("ab", census(b=1), rows("b/1")) == [None, ["b/1"]]
+    assert await taken("ab", counts(a=0)) == [[], None]
+    assert await taken("ab", counts(b=1), rows("b/1")) == [None, ["b/1"]]
 
 
 async def test_fleet_without_any_rows_is_asked_once() -> None:
-    api, graph = Answers(pages=[census(a=0, b=None)]), graph_of("ab")
+    api, graph = Answers(pages=[counts(a=0, b=None)]), graph_of("ab")
     assert [await graph.take(api, one) for one in "ab"] == [[], []]
     assert len(api.asked) == 1
 
 
 @pytest.mark.parametrize(
-    "second",
-    [
-        rows("b/1"),  # one less than counted: something went, and the pages shifted
-        rows("b/1", "b/1"),
-        rows("b/1", "b/2", "b/3"),
-        rows("b/1", "b/broken"),
-    ],
+    "found", [("b/1",), (), ("b/1", "b/1"), ("b/1", "b/2", "b/3"), ("b/1", "b/broken")]
 )
-async def test_subscription_whose_rows_are_not_what_was_counted(second: Any) -> None:
-    first = rows("a/1", token="1")
-    second = {**second, "data": [*second["data"], *rows("c/1")["data"]]}
-    assert await taken("abc", census(a=1, b=2, c=1), first, second) == [["a/1"], None, ["c/1"]]
+async def test_subscription_whose_rows_are_not_what_was_counted(found: tuple[str, ...]) -> None:
+    answer = rows("a/1", *found, "c/1")
+    assert await taken("abc", counts(a=1, b=2, c=1), answer) == [["a/1"], None, ["c/1"]]
 
 
 REFUSED = AccessRefused("no", code="AuthorizationFailed")
@@ -180,101 +191,110 @@ THROTTLED = Throttled("slow down", code="RateLimiting")
 
 
 @pytest.mark.parametrize(
-    ("pages", "said"),
+    ("answer", "said"),
     [
-        ([REFUSED], "no"),
-        ([THROTTLED], "slow down"),
-        ([{}], "no list"),
-        ([{"data": None}], "no list"),
-        ([{"data": [{"found": 1}]}], "did not count"),
-        ([{"data": [{"subscriptionId": "a", "found": "many"}]}], "did not count"),
-        ([{**census(a=1), "$skipToken": "1"}], "more subscriptions"),
-        ([{**census(a=1), "resultTruncated": "true"}], "cut"),
+        (REFUSED, "no"),
+        (THROTTLED, "slow down"),
+        ({}, "no list"),
+        ({"data": None}, "no list"),
+        ({"data": [{"found": 1}]}, "did not count"),
+        ({"data": [None]}, "did not count"),
+        ({"data": [{"subscriptionId": "a", "found": "many"}]}, "did not count"),
+        ({**counts(a=1), "$skipToken": "1"}, "more subscriptions"),
+        ({**counts(a=1), "resultTruncated": "true"}, "more subscriptions"),
     ],
 )
-async def test_graph_that_cannot_count_vouches_for_nothing(pages: Any, said: str) -> None:
-    graph = graph_of("ab")
-    api = Answers(pages=pages)
+async def test_graph_that_cannot_count_vouches_for_nothing(answer: Any, said: str) -> None:
+    graph, api = graph_of("ab"), Answers(pages=[answer])
     assert [await graph.take(api, one) for one in "ab"] == [None, None]
     assert said in str(graph.error)
     assert len(api.asked) == 1
 
 
+@pytest.mark.usefixtures("two_rows")
 @pytest.mark.parametrize(
-    ("pages", "said"),
+    ("answer", "said"),
     [
-        ([THROTTLED], "slow down"),
-        ([{"data": "text"}], "no list"),
-        ([rows("b/2", resultTruncated="true")], "cut"),
-        ([rows("b/2", token="1")], "come to an end"),  # the token that led here
-        ([rows(token="2")], "come to an end"),
-        ([rows("a/2")], "not in order"),
-        ([rows("x/1")], "not asked"),
-        ([{"data": [{"id": "b/2"}]}], "without id"),
-        ([{"data": [None]}], "without id"),
+        (THROTTLED, "slow down"),
+        ({"data": "text"}, "no list"),
+        (rows("b/1", "x/1"), "not asked for"),
+        (rows("a/1", "b/1"), "not asked for"),  # the answer before, once more
+        ({"data": [{"id": "b/2"}]}, "without an id"),
+        ({"data": [{"subscriptionId": "b"}]}, "without an id"),
+        ({"data": [None]}, "without an id"),
     ],
 )
-async def test_graph_that_fails_midway_vouches_for_what_it_had_finished(
-    pages: Any, said: str
+async def test_graph_that_fails_midway_vouches_for_what_it_had_answered(
+    answer: Any, said: str
 ) -> None:
-    begun = [census(a=1, b=2, c=1, d=0), rows("a/1", "b/1", token="1")]
     graph = graph_of("abcd")
-    api = Answers(pages=[*begun, *pages])
+    api = Answers(pages=[counts(a=1, b=2, c=1, d=0), rows("a/1"), answer])
     assert [await graph.take(api, one) for one in "abcd"] == [["a/1"], None, None, []]
     assert said in str(graph.error)
+    assert len(api.asked) == 3
 
 
-async def test_endless_graph_is_left() -> None:
-    pages = [census(a=1, b=1)]
-    pages += [rows(f"a/{n}", token=str(n)) for n in range(MOST_ROWS * 2)]
-    graph, api = graph_of("ab"), Answers(pages=pages)
-    assert await graph.take(api, "a") is None
-    assert "does not come to an end" in str(graph.error)
-    assert len(api.asked) < MOST_ROWS + 10
-    assert graph._taken == {}
-
-
-async def test_pages_that_are_too_large_are_halved() -> None:
-    too_large = CloudError("large", code="ResponsePayloadTooLarge")
-    graph = graph_of("a")
-    pages = [census(a=2), too_large, rows("a/1", token="1"), too_large, rows("a/2")]
+@pytest.mark.usefixtures("two_rows")
+@pytest.mark.parametrize("cut", [{"$skipToken": "on"}, {"resultTruncated": "true"}])
+async def test_answer_that_is_cut_vouches_for_none_of_its_subscriptions(cut: Any) -> None:
+    graph = graph_of("abc")
+    pages = [counts(a=1, b=1, c=1), rows("a/1", "b/1", **cut), rows("c/1")]
     api = Answers(pages=pages)
-    assert await graph.take(api, "a") == ["a/1", "a/2"]
-    tops = [(top, token) for _, top, token in api.asked]
-    assert tops == [(1000, ""), (1000, ""), (500, ""), (500, "1"), (250, "1")]
-    never = Answers(pages=[census(a=1), *[too_large] * 20])
-    assert await graph_of("a").take(never, "a") is None
-    assert len(never.asked) == 11
+    assert [await graph.take(api, one) for one in "abc"] == [None, None, ["c/1"]]
+    assert graph.error is None
 
 
-async def test_pages_are_read_only_as_they_are_taken() -> None:
-    """It holds one page and what is being taken, whatever the number of subscriptions."""
+async def test_answers_that_are_too_large_are_halved() -> None:
+    too_large = CloudError("large", code="ResponsePayloadTooLarge")
+    graph = graph_of("abc")
+    pages = [counts(a=1, b=2, c=1), too_large, too_large, rows("b/1", "b/2", "c/1")]
+    api = Answers(pages=pages)
+    assert [await graph.take(api, one) for one in "abc"] == [None, ["b/1", "b/2"], ["c/1"]]
+    assert api.asked[1:] == [("a", "b", "c"), ("a",), ("b", "c")]
+    assert graph.error is None
+
+
+async def test_queries_are_sent_only_as_they_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds one answer and what is being taken, whatever the number of subscriptions."""
+    monkeypatch.setattr("tasks.clouds.azure_graph.MOST_ROWS", 20)
     names = [f"{n:04}" for n in range(1000)]
-    pages = [census(**dict.fromkeys(names, 2))]
-    pages += [
-        rows(*(f"{name}/{n}" for name in names[at : at + 10] for n in (1, 2)), token=str(at))
-        for at in range(0, 990, 10)
-    ]
-    pages.append(rows(*(f"{name}/{n}" for name in names[990:] for n in (1, 2))))
+    groups = [names[at : at + 10] for at in range(0, 1000, 10)]
+    pages = [counts(**dict.fromkeys(names, 2))]
+    pages += [rows(*(f"{name}/{n}" for name in group for n in (1, 2))) for group in groups]
     api, graph = Answers(pages=pages), SharedGraph(names, ["T/x"], lambda _, row: row["id"])
     most = 0
     for done, name in enumerate(names):
         assert await graph.take(api, name) == [f"{name}/1", f"{name}/2"]
-        most = max(most, sum(map(len, graph._taken.values())))
-        assert len(api.asked) <= done // 10 + 3
-    assert most <= 40
+        most = max(most, sum(map(len, graph._found.values())))
+        assert len(api.asked) == done // 10 + 2
+    assert most < 20
 
 
-async def test_what_is_dropped_is_not_kept() -> None:
-    api, graph = Answers(pages=[census(a=1, b=1), rows("a/1", "b/1")]), graph_of("ab")
+async def test_what_is_dropped_is_neither_asked_for_nor_kept() -> None:
+    api, graph = Answers(pages=[counts(a=1, b=1), rows("b/1")]), graph_of("ab")
     graph.drop("a")
     assert await graph.take(api, "b") == ["b/1"]
-    assert graph._taken == {}
+    assert api.asked == [("a", "b"), ("b",)]
     assert await graph.take(api, "a") is None
+    late = Answers(pages=[counts(a=1, b=1), rows("a/1", "b/1")])
+    graph = graph_of("ab")
+    assert await graph.take(late, "a") == ["a/1"]
+    graph.drop("b")
+    assert graph._found == {}
 
 
-async def test_one_who_gives_up_waiting_takes_no_page_from_the_others() -> None:
-    api, graph = Answers(pages=[census(a=1, b=1), rows("a/1", "b/1")]), graph_of("ab")
+async def test_all_of_a_group_dropped_sends_no_query() -> None:
+    api, graph = Answers(pages=[counts(a=1, b=1)]), graph_of("ab")
+    waiting = asyncio.create_task(graph.take(api, "a"))
+    await asyncio.sleep(0)
+    graph.drop("a")
+    graph.drop("b")
+    assert await waiting is None
+    assert len(api.asked) == 1
+
+
+async def test_one_who_gives_up_waiting_takes_no_answer_from_the_others() -> None:
+    api, graph = Answers(pages=[counts(a=1, b=1), rows("a/1", "b/1")]), graph_of("ab")
     let = asyncio.Event()
     ask = api.query
 
@@ -289,20 +309,60 @@ async def test_one_who_gives_up_waiting_takes_no_page_from_the_others() -> None:
     first.cancel()
     let.set()
     assert await second == ["b/1"]
-    assert first.cancelled() or first.cancelling()
+    assert first.cancelled()
     assert await graph.take(api, "a") == ["a/1"]
 
 
-@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 5), min_size=1), st.integers(1, 4))
-def test_every_division_into_pages_gives_the_same(found: dict[str, int], size: int) -> None:
-    whole = {one: [f"{one}/{n}" for n in range(many)] for one, many in found.items()}
-    flat = [one for name in sorted(whole) for one in whole[name]]
-    cut = [flat[at : at + size] for at in range(0, len(flat), size)]
-    pages = [
-        rows(*page, token=str(at + 1) if at + 1 < len(cut) else "") for at, page in enumerate(cut)
-    ]
-    answers = asyncio.run(taken("".join(sorted(found)), census(**found), *pages))
-    assert answers == [whole[name] for name in sorted(whole)]
+class Moving(Answers):
+    """A graph over ``held``, in which ``changes`` come to pass, one after each answer."""
+
+    def __init__(
+        self, held: dict[str, set[str]], changes: Sequence[tuple[str, str]], top: int
+    ) -> None:
+        super().__init__()
+        self.held = held
+        self.changes = list(changes)
+        self.top = top
+        self.always = {one: set(ids) for one, ids in held.items()}
+        self.ever = {one: set(ids) for one, ids in held.items()}
+
+    async def query(self, query: str, subscriptions: Sequence[str], *, top: int) -> dict[str, Any]:
+        if query.startswith("resourcecontainers"):
+            answer = counts(**{one: len(self.held[one]) for one in subscriptions})
+        else:
+            ids = [f"{one}/{id}" for one in subscriptions for id in sorted(self.held[one])]
+            answer = rows(*ids[: self.top], **({"$skipToken": "x"} if len(ids) > self.top else {}))
+        if self.changes:
+            subscription, id = self.changes.pop(0)
+            self.held[subscription] ^= {id}
+            self.ever[subscription] |= {id}
+            self.always[subscription] &= self.held[subscription]
+        return answer
+
+
+HELD = st.dictionaries(st.sampled_from("abcdef"), st.sets(st.sampled_from("123456")), min_size=1)
+
+
+@given(HELD, st.data(), st.integers(1, 8))
+def test_what_comes_and_goes_meanwhile_makes_nothing_false(
+    held: dict[str, set[str]], data: st.DataObject, top: int
+) -> None:
+    """What was there all the time is in it once; what never was is not; or nothing is said."""
+    change = st.tuples(st.sampled_from(sorted(held)), st.sampled_from("123456789"))
+    api = Moving(held, data.draw(st.lists(change, max_size=8)), top)
+
+    async def read() -> dict[str, list[str] | None]:
+        graph = graph_of("".join(held))
+        return {one: await graph.take(api, one) for one in graph.subscriptions}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.clouds.azure_graph.MOST_ROWS", top)
+        answers = asyncio.run(read())
+    for one, found in answers.items():
+        if found is not None:
+            ids = [id.partition("/")[2] for id in found]
+            assert len(ids) == len(set(ids))
+            assert api.always[one] <= set(ids) <= api.ever[one]
 
 
 def test_more_subscriptions_than_a_query_takes() -> None:
@@ -417,7 +477,7 @@ async def test_inventory_may_leave_the_graph_out(cloud: EmulatedAzure, source: A
 
 
 @pytest.mark.slow
-async def test_small_pages_and_a_quota_that_is_used_up(
+async def test_small_answers_and_a_quota_that_is_used_up(
     cloud: EmulatedAzure, source: AzureSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three queries a second: the reader waits for the quota, and no answer is refused."""
@@ -689,7 +749,7 @@ async def test_slow_taker_slows_the_reading(counted: Any) -> None:
             assert scanner.calls == left  # what was under way has ended with it
 
 
-async def test_graph_of_many_types_is_one_resource_each(counted: Any) -> None:
+async def test_rows_become_resources() -> None:
     """A row of a type that nobody asked for spoils its subscription, not the others."""
     graph = share_graph(["a", "b"], [NSG, STORAGE])
     assert graph is not None
@@ -705,7 +765,7 @@ async def test_graph_of_many_types_is_one_resource_each(counted: Any) -> None:
         "sku": {"name": "x"},
         "tags": None,
     }
-    api = Answers(pages=[census(a=1, b=1), {"data": [strange, good]}])
+    api = Answers(pages=[counts(a=1, b=1), {"data": [strange, good]}])
     assert await graph.take(api, "a") is None
     found = await graph.take(api, "b")
     assert found is not None
@@ -713,3 +773,4 @@ async def test_graph_of_many_types_is_one_resource_each(counted: Any) -> None:
     assert isinstance(resource, Resource)
     assert (resource.kind, resource.id, resource.region) == (STORAGE, "/b/1", "westeurope")
     assert resource.config["location"] == "westeurope"
+    assert (resource.tags, resource.etag) == ({}, "")

@@ -1,0 +1,73 @@
+"""How many findings the simulated fleet holds, worked out from what the simulator made up.
+
+Suture's eight rules for AWS in the fewest words, written apart from them on purpose.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from simulator import SERVE
+
+sys.path.append(str(SERVE.parent))
+
+import fleet_aws
+
+INTERNET = {"0.0.0.0/0", "::/0"}
+
+
+def findings(accounts: Sequence[str], fleet: Mapping[str, Any]) -> int:
+    """The findings in ``accounts``. ``fleet`` is the simulator's description of its AWS."""
+    made = fleet_aws.AwsFleet(fleet["accounts"], tuple(fleet["regions"]))
+    return sum(_in_account(account, made) for account in accounts)
+
+
+def _in_account(account: str, made: fleet_aws.AwsFleet) -> int:
+    kind = fleet_aws.kind_of(account)
+    buckets = (fleet_aws.bucket_kind(account, index) for index in range(made.buckets))
+    return _in_groups_and_settings(kind, made) + sum(map(_in_bucket, buckets))
+
+
+@cache
+def _in_groups_and_settings(kind: int, made: fleet_aws.AwsFleet) -> int:
+    groups = [
+        group
+        for region in made.regions
+        for group in fleet_aws.security_groups(made, fleet_aws.ACCOUNT, region, kind)
+    ]
+    opened = sum(_open(group, port) for group in groups for port in (22, 3389, None))
+    unencrypted = 0 if fleet_aws.ebs_encrypted(fleet_aws.ACCOUNT, kind) else len(made.regions)
+    policy = fleet_aws.password_policy(fleet_aws.ACCOUNT, kind)
+    return opened + unencrypted + (policy is None or policy["MinimumPasswordLength"] < 14)
+
+
+def _open(group: Mapping[str, Any], port: int | None) -> bool:
+    """Whether the internet reaches TCP ``port``, or every port when it is None."""
+    for permission in group["IpPermissions"]:
+        sources = {one["CidrIp"] for one in permission["IpRanges"]}
+        sources |= {one["CidrIpv6"] for one in permission["Ipv6Ranges"]}
+        if not sources & INTERNET:
+            continue
+        if permission["IpProtocol"] == "-1":
+            return True
+        if permission["IpProtocol"] == "tcp":
+            first, last = permission["FromPort"], permission["ToPort"]
+            if (first <= port <= last) if port else (first <= 1 and last == 65535):
+                return True
+    return False
+
+
+@cache
+def _in_bucket(kind: int) -> int:
+    held = fleet_aws.bucket_configuration(fleet_aws.ACCOUNT, fleet_aws.BUCKET, kind)
+    statements = held.policy["Statement"] if held.policy else []
+    return sum(
+        (
+            held.public_access_block is None or not all(held.public_access_block.values()),
+            held.versioning.get("Status") != "Enabled",
+            not any(one["Effect"] == "Deny" for one in statements),
+        )
+    )
