@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -27,6 +29,23 @@ def task_runner() -> TaskRunner[Any]:
             return _ray()
     # A thread only waits for its batch's process; one more, so that no process waits for a thread.
     return ThreadPoolTaskRunner(max_workers=settings.scan_processes() + 1)
+
+
+@contextmanager
+def running(runner: TaskRunner[Any]) -> Iterator[None]:
+    """A task runner at work, its cluster reached. Raises BadInput where none answers."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(runner)
+            getattr(runner, "client", None)  # Dask would connect at the first task
+        except OSError as error:
+            named = settings.task_runner()
+            raise BadInput(
+                "SUTURE_TASK_RUNNER",
+                f"is {named}, and its cluster cannot be reached: {type(error).__name__}.",
+                f"Start it, or correct SUTURE_{named.upper()}_ADDRESS.",
+            ) from error
+        yield
 
 
 def most_waiting(runner: TaskRunner[Any]) -> int:

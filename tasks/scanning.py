@@ -32,7 +32,7 @@ from tasks.errors import BadInput
 from tasks.inventory import load_inventory
 from tasks.model import Account, Finding
 from tasks.report import posture_page
-from tasks.runners import most_waiting
+from tasks.runners import most_waiting, running
 from tasks.scan_processes import ScanProcesses
 from tasks.warehouse import claims, incremental, scans
 from tasks.warehouse.database import connect
@@ -191,7 +191,7 @@ def share_batches(order: BatchOrder, accounts: int, runner: TaskRunner[Any]) -> 
 @contextmanager
 def started(runner: TaskRunner[Any]) -> Iterator[None]:
     """A task runner at work. In the end this process's own scanning processes end too."""
-    with runner:
+    with running(runner):
         try:
             yield
         finally:  # before the runner waits for its threads, which wait for these processes

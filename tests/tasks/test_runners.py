@@ -6,12 +6,17 @@ import importlib.util
 import subprocess
 import sys
 
+import cloudpickle
+import dask
 import pytest
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_dask import DaskTaskRunner
 
+from deployments.local.children import free_port
+from tasks.batch import BatchOrder
 from tasks.errors import BadInput
-from tasks.runners import most_waiting, task_runner
+from tasks.runners import most_waiting, running, task_runner
+from tasks.scanning import scan_batch
 
 
 def test_threads_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +57,26 @@ def test_a_runner_that_is_not_installed_says_how_to_install_it(
     monkeypatch.setenv("SUTURE_TASK_RUNNER", "ray")
     with pytest.raises(BadInput, match=r"SUTURE_TASK_RUNNER.*prefect_ray.*suture\[ray\]"):
         task_runner()
+
+
+@pytest.mark.slow
+def test_a_cluster_that_does_not_answer_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUTURE_TASK_RUNNER", "dask")
+    monkeypatch.setenv("SUTURE_DASK_ADDRESS", f"tcp://127.0.0.1:{free_port()}")
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(BadInput, match=r"SUTURE_TASK_RUNNER.*SUTURE_DASK_ADDRESS"),
+        running(task_runner()),
+    ):
+        pytest.fail("it was reached")
+
+
+def test_what_goes_to_a_cluster_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUTURE_WAREHOUSE_URL", "postgresql://suture:hunter2@db/warehouse")
+    order = BatchOrder("00000000-0000-0000-0000-000000000000", 50, 20.0)
+    sent = cloudpickle.dumps((scan_batch, {"number": 1, "order": order}))
+    assert b"scan_batch" in sent
+    assert b"hunter2" not in sent
 
 
 @pytest.mark.slow
