@@ -31,6 +31,7 @@ PRELOADED = (
     "deployments.warm_runs",
     "prefect.artifacts",
     "flows.scan",
+    "flows.scan_share",
     "flows.remediate",
     "flows.restore",
     "tasks.clouds.remediator",

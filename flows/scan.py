@@ -11,6 +11,7 @@ from prefect.states import Failed
 
 from flows.names import dated
 from flows.triage import triage
+from tasks.batch import BatchOrder
 from tasks.errors import BadInput
 from tasks.runners import task_runner
 from tasks.scanning import (
@@ -24,9 +25,10 @@ from tasks.scanning import (
     scan_state,
     what_was_lost,
 )
+from tasks.sharing import Workers, shared
 
 
-@flow(name="scan-fleet", flow_run_name=dated("scan"), task_runner=task_runner())
+@flow(name="scan-fleet", flow_run_name=dated("scan"))
 def scan_fleet(
     accounts: list[str] | None = None,
     batch_size: int = 50,
@@ -36,6 +38,7 @@ def scan_fleet(
     touched: bool = False,
     full: bool = False,
     resume: bool = True,
+    workers: Workers = 1,
 ) -> State:
     """Scan every account and subscription of the inventory, read-only, and keep the findings.
 
@@ -50,15 +53,19 @@ def scan_fleet(
         touched: Only the accounts on which an event was seen after they were last read.
         full: Judge and record resources anew that have not changed, too.
         resume: Go on where a scan of the same accounts was cut off.
+        workers: Flow runs that share this scan, this one included.
     """
     wanted = Wanted(only=tuple(accounts or ()), since=since, touched=touched)
     with scan_hold() as hold:
         try:
+            runner = task_runner()
             scan = begin_scan(hold, wanted, flow_run.id, resume)
         except BadInput as problem:
             return Failed(name="Cannot start", message=str(problem))
+        order = BatchOrder(scan.id, batch_size, request_seconds, full)
         with interrupted_if_broken(scan):
-            left = scan_in_batches(scan, batch_size, request_seconds, full=full)
+            with shared(order, scan.accounts, workers):
+                left = scan_in_batches(scan, order, runner)
             lost = what_was_lost(scan, left)
             counts = merge_findings(scan.id, lost)
     posture = publish_posture(scan.id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -21,29 +22,47 @@ from tasks.errors import SutureError
 from tasks.settings import inventory_path
 
 END_SECONDS = 10.0  # what an idle process may take to end by itself
+IDLE_SECONDS = 60.0  # without a batch; then the processes end, and new ones start when needed
 
 
 class ScanProcesses:
     """At most ``most`` scanning processes, started when there is work.
 
-    Threads may call ``scan`` at once. ``end`` ends the processes; what is left then ends with the
-    process that started it, when its input closes.
+    Threads may call ``scan`` at once. ``end`` ends the processes, as does a minute without work (a
+    cluster's worker is not told when a scan is over). What is left ends with the process that
+    started it, when its input closes, even in the middle of a batch.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, idle_seconds: float = IDLE_SECONDS) -> None:
         self._room = threading.BoundedSemaphore(most)
         self._lock = threading.Lock()
+        self._idle_seconds = idle_seconds
+        self._idle_end: threading.Timer | None = None
         self._idle: list[subprocess.Popen[str]] = []
         self._busy: set[subprocess.Popen[str]] = set()
 
     def end(self) -> None:
         """End all processes, those in the middle of a batch too. New ones may be started."""
         with self._lock:
-            idle, self._idle = self._idle, []
             for process in self._busy:  # nobody waits for these any more
                 process.kill()
+        self._end_idle()
+
+    def _end_idle(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+            if self._idle_end is not None:
+                self._idle_end.cancel()
+                self._idle_end = None
         for process in idle:
             _end(process)
+
+    def _end_idle_later(self) -> None:
+        if self._idle_end is not None:
+            self._idle_end.cancel()
+        self._idle_end = threading.Timer(self._idle_seconds, self._end_idle)
+        self._idle_end.daemon = True
+        self._idle_end.start()
 
     def scan(self, order: BatchOrder) -> BatchResult:
         """Have a process scan one batch. Raises SutureError when it could not, or has died."""
@@ -72,6 +91,7 @@ class ScanProcesses:
             self._busy.discard(process)
             if process.poll() is None:
                 self._idle.append(process)
+                self._end_idle_later()
                 return
         _end(process)
 
@@ -122,9 +142,10 @@ def main() -> None:
     # cycles so often took a quarter of a scan's time.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    orders = Orders()
     scanner: BatchScanner | None = None
     try:
-        for line in sys.stdin:
+        while (line := orders.next()) is not None:
             order = BatchOrder(**json.loads(line))
             try:
                 if scanner is None:
@@ -132,10 +153,40 @@ def main() -> None:
                 answer = scanner.scan(order).as_json()
             except SutureError as error:
                 answer = {"error": str(error)}
+            orders.done()
             answers.write(json.dumps(answer) + "\n")
     finally:
         if scanner is not None:
             scanner.__exit__(None, None, None)
+
+
+class Orders:
+    """The lines that come in. When they end in the middle of a batch, so does this process.
+
+    Whoever gave the order has died then: nobody waits for the answer, and another may take the
+    accounts as soon as this process's connection to the warehouse is gone.
+    """
+
+    def __init__(self) -> None:
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._busy = threading.Event()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def next(self) -> str | None:
+        """The next order; None when there are no more."""
+        return self._lines.get()
+
+    def done(self) -> None:
+        """The order that ``next`` gave is done."""
+        self._busy.clear()
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            self._busy.set()
+            self._lines.put(line)
+        if self._busy.is_set():
+            os._exit(1)
+        self._lines.put(None)
 
 
 if __name__ == "__main__":

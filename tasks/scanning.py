@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import count, islice
+from typing import Any
 
 import psycopg
 from prefect import get_run_logger, task
@@ -19,8 +21,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
-from prefect.futures import wait
+from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
+from prefect.task_runners import TaskRunner
 
 from tasks import settings
 from tasks.batch import BatchOrder, BatchResult
@@ -29,6 +32,7 @@ from tasks.errors import BadInput
 from tasks.inventory import load_inventory
 from tasks.model import Account, Finding
 from tasks.report import posture_page
+from tasks.runners import most_waiting, running
 from tasks.scan_processes import ScanProcesses
 from tasks.warehouse import claims, incremental, scans
 from tasks.warehouse.database import connect
@@ -41,7 +45,12 @@ REASONS_LOGGED = 20  # of one batch: the warehouse has them all
 RESUMED_WITHIN = timedelta(hours=6)
 # Batches that were lost are tried again, in smaller ones, so that what breaks one is alone at last.
 ROUNDS = (1.0, 0.2, 0.0)
-ROUND_SECONDS = 2.0  # before each round but the first
+ROUND_SECONDS = 2.0  # after each
+# Accounts that others have taken are waited for while their work goes on.
+LOOK_SECONDS = 1.0
+LOOKED_AT = 1_000  # accounts
+# Without one more account in this time, or in that of so many answers, they are given up.
+STALLED_SECONDS, STALLED_REQUESTS = 300.0, 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +82,6 @@ class Scan:
     id: str
     accounts: int
     failed_sources: tuple[str, ...] = ()
-
-    def batches(self, accounts: int, size: int) -> int:
-        """How many batches of ``size`` that is, so that orchestration stays small."""
-        return math.ceil(accounts / size)
 
 
 @contextmanager
@@ -137,28 +142,132 @@ async def _discover() -> Discovery:
         return await scanner.discover()
 
 
-def scan_in_batches(
-    scan: Scan, batch_size: int, request_seconds: float, *, full: bool = False
-) -> int:
-    """Scan what is left of a scan, as tasks of the flow's task runner.
+def scan_in_batches(scan: Scan, order: BatchOrder, runner: TaskRunner[Any]) -> int:
+    """Scan what is left of a scan, as tasks of ``runner``.
 
     Each takes a batch of the accounts that nobody has taken, so that any number of flow runs may
-    work on one scan. Returns how many accounts no batch has reported.
+    work on one scan. What others have taken is waited for, and taken over when their connections to
+    the warehouse end before they have loaded it. Returns how many accounts no batch has reported.
     """
-    number = 0
-    left = scan.accounts
+    patience = max(STALLED_SECONDS, STALLED_REQUESTS * order.request_seconds)
+    left = Left(scan.id, scan.accounts)
+    numbers = count(1)
+    with started(runner):
+        while left.accounts:
+            _work_in_rounds(left, runner, numbers, order)
+            if not left.wait_for_others(patience):
+                break
+    return left.accounts
+
+
+def _work_in_rounds(
+    left: Left, runner: TaskRunner[Any], numbers: Iterator[int], order: BatchOrder
+) -> None:
+    """Take what is free, and what breaks its batch again in smaller ones; give up what is left."""
     for share in ROUNDS:
-        if not left:
-            break
-        if number:
-            time.sleep(ROUND_SECONDS)
-        size = max(1, int(batch_size * share))
-        numbers = range(number, number := number + scan.batches(left, size))
-        orders = BatchOrder(scan.id, size, request_seconds, full)
-        wait([scan_batch.submit(one + 1, orders) for one in numbers])
+        smaller = replace(order, limit=max(1, int(order.limit * share)))
+        progress = True
+        while progress:  # a batch is of one source, so the number of batches is a guess
+            before = left.accounts
+            _, lost = _work(runner, numbers, smaller, left.accounts)
+            left.look()
+            if not left.free:
+                return
+            progress = not lost and left.accounts < before
+        time.sleep(ROUND_SECONDS)
+    left.give_up_on_free()
+
+
+def share_batches(order: BatchOrder, accounts: int, runner: TaskRunner[Any]) -> tuple[int, int]:
+    """Take batches of another run's scan, of which ``accounts`` are left, while there are any.
+
+    Returns how many accounts that were, and how many batches were lost: the accounts of those are
+    left to the run whose scan it is.
+    """
+    with started(runner):
+        return _work(runner, count(1), order, accounts)
+
+
+@contextmanager
+def started(runner: TaskRunner[Any]) -> Iterator[None]:
+    """A task runner at work. In the end this process's own scanning processes end too."""
+    with running(runner):
+        try:
+            yield
+        finally:  # before the runner waits for its threads, which wait for these processes
+            scan_processes().end()
+
+
+def _work(
+    runner: TaskRunner[Any], numbers: Iterator[int], order: BatchOrder, accounts: int
+) -> tuple[int, int]:
+    """As many batches as ``accounts`` need, fewer where others take some.
+
+    Returns how many accounts they took, and how many batches were lost.
+    """
+    taken: list[int | None] = []
+    waiting: deque[PrefectFuture[int]] = deque()
+    for number in islice(numbers, math.ceil(accounts / order.limit)):
+        if len(waiting) >= most_waiting(runner):
+            taken.append(_taken(waiting.popleft()))
+            if taken[-1] == 0:  # nothing is left to take
+                break
+        waiting.append(runner.submit(scan_batch, {"number": number, "order": order}))
+    taken += [_taken(future) for future in waiting]
+    return sum(one or 0 for one in taken), taken.count(None)
+
+
+def _taken(future: PrefectFuture[int]) -> int | None:
+    """How many accounts a batch has taken; None for one that was lost. Its task says why."""
+    try:
+        return future.result()
+    except Exception as error:  # noqa: BLE001 - whatever a runner says of a task that is lost
+        get_run_logger().warning("A batch was lost: %s", type(error).__name__)
+        return None
+
+
+class Left:
+    """What is left of a scan, as the warehouse has it, whatever became of tasks and runs.
+
+    ``accounts`` have not been loaded. ``free`` are those of them that nobody had taken at the last
+    look, as (cloud, id).
+    """
+
+    def __init__(self, scan_id: str, accounts: int) -> None:
+        self._scan_id = scan_id
+        self._given_up: frozenset[tuple[str, str]] = frozenset()
+        self.accounts = accounts
+        self.free: frozenset[tuple[str, str]] = frozenset()
+
+    def look(self) -> None:
+        """Ask the warehouse. What is free is taken for a moment: there is no other way to tell."""
+        free: set[tuple[str, str]] = set()
         with connect() as warehouse:
-            left = claims.remaining(warehouse, scan.id)
-    return left
+            while accounts := claims.claim_accounts(warehouse, self._scan_id, LOOKED_AT):
+                free.update((account.cloud.value, account.id) for account in accounts)
+            claims.release_claims(warehouse, self._scan_id)
+            self.accounts = claims.remaining(warehouse, self._scan_id)
+        self.free = frozenset(free)
+
+    def give_up_on_free(self) -> None:
+        """What is free now has been tried alone, and did not work."""
+        self._given_up |= self.free
+
+    def wait_for_others(self, patience: float) -> bool:
+        """While others hold accounts, wait; True when something is free that was not given up.
+
+        ``patience`` is how many seconds it may take until one more account is loaded.
+        """
+        deadline = time.monotonic() + patience
+        while self.accounts > len(self.free) and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+            before = self.accounts
+            self.look()
+            if not self.free <= self._given_up:
+                return True
+            if self.accounts < before:
+                deadline = time.monotonic() + patience
+        return False
 
 
 @task(task_run_name="scan-batch-{number}", cache_policy=NO_CACHE)
@@ -212,8 +321,6 @@ def interrupted_if_broken(scan: Scan) -> Iterator[None]:
             why = f"It was cut off: {type(error).__name__}."
             claims.interrupt_scan(warehouse, scan.id, why)
         raise
-    finally:
-        scan_processes().end()
 
 
 @task(cache_policy=NO_CACHE)

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 from tasks.errors import BadInput
 
+TASK_RUNNERS = ("threads", "dask", "ray")
+
 
 def inventory_path() -> Path:
     """``SUTURE_INVENTORY``: the YAML file that lists organizations and tenants."""
@@ -33,6 +35,31 @@ def scan_processes() -> int:
     if not value.isdecimal() or not 1 <= int(value) <= 256:
         raise BadInput("SUTURE_SCAN_PROCESSES", "is no number from 1 to 256.", "Unset it.")
     return int(value)
+
+
+def task_runner() -> str:
+    """``SUTURE_TASK_RUNNER``: threads, dask or ray; threads when it is not set."""
+    value = os.environ.get("SUTURE_TASK_RUNNER", "") or TASK_RUNNERS[0]
+    if value not in TASK_RUNNERS:
+        raise BadInput(
+            "SUTURE_TASK_RUNNER", f"is {value}.", f"Set it to {' or '.join(TASK_RUNNERS)}."
+        )
+    return value
+
+
+def dask_address() -> str:
+    """``SUTURE_DASK_ADDRESS``: a Dask scheduler, such as tcp://scheduler:8786; empty: none."""
+    return os.environ.get("SUTURE_DASK_ADDRESS", "")
+
+
+def ray_address() -> str:
+    """``SUTURE_RAY_ADDRESS``: a Ray cluster, such as ray://head:10001; empty: none."""
+    return os.environ.get("SUTURE_RAY_ADDRESS", "")
+
+
+def share_deployment() -> str:
+    """``SUTURE_SHARE_DEPLOYMENT``: the deployment that other runs share a scan by."""
+    return os.environ.get("SUTURE_SHARE_DEPLOYMENT", "") or "scan-share/scan-share"
 
 
 def ui_url() -> str:

@@ -34,7 +34,15 @@ def test_the_example_files_can_be_used() -> None:
 def test_every_deployment_it_names_is_deployed() -> None:
     document = YAML(typ="safe").load(Path(__file__).parents[1] / "prefect.yaml")
     names = {deployment["name"] for deployment in document["deployments"]}
-    assert names == {"nightly", "triage", "reconcile", "remediate", "restore", "housekeeping"}
+    assert names == {
+        "nightly",
+        "scan-share",
+        "triage",
+        "reconcile",
+        "remediate",
+        "restore",
+        "housekeeping",
+    }
 
 
 def _blocks(language: str) -> list[str]:

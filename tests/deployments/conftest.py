@@ -18,6 +18,8 @@ import httpx
 import pytest
 
 from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.stack import Stack
+from deployments.serve import PREFECT_YAML
 from flows.forms import approval_form
 from tasks.model import Input
 
@@ -26,6 +28,16 @@ START = "import sys; from deployments.server import run_server; run_server(port=
 AUTH = "suture:a long password"
 PROXY_HEADER = "X-Forwarded-User"
 KEYSET = {kind: f"suspended-approval-1-{kind}" for kind in ("description", "response", "schema")}
+POOL = "a-pool-of-its-own"
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+NAMES = {
+    "scan-fleet/own-nightly",
+    "scan-share/own-scan-share",
+    "triage/own-triage",
+    "reconcile/own-reconcile",
+    "remediate/own-remediate",
+    "restore/own-restore",
+}
 CIDRS = Input("allowed_cidrs", "cidrs", "Networks that may still connect")
 
 
@@ -185,3 +197,42 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@pytest.fixture
+def env(stack: Stack, warehouse_url: str) -> dict[str, str]:
+    """Suture's environment, with a warehouse that only this test uses."""
+    return {**stack.env, "SUTURE_WAREHOUSE_URL": warehouse_url, "PREFECT_WORKER_QUERY_SECONDS": "1"}
+
+
+@pytest.fixture
+def http(stack: Stack) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=stack.api_url, timeout=30, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def deployed(
+    tmp_path: Path, env: dict[str, str], http: httpx.Client
+) -> Iterator[dict[str, dict[str, Any]]]:
+    """What prefect.yaml deploys, under other names and to another pool than the shared stack's."""
+    text = PREFECT_YAML.read_text()
+    text = text.replace("    name: suture\n", f"    name: {POOL}\n").replace(
+        "  - name: ", "  - name: own-"
+    )
+    (tmp_path / "prefect.yaml").write_text(text)
+    http.post("/work_pools/", json={"name": POOL, "type": "process"}).raise_for_status()
+    done = subprocess.run(
+        [PREFECT, "--no-prompt", "deploy", "--all"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {name: http.get(f"/deployments/name/{name}").json() for name in NAMES}
+    yield found
+    for deployment in found.values():
+        http.delete(f"/deployments/{deployment['id']}").raise_for_status()
+    http.delete(f"/work_pools/{POOL}").raise_for_status()

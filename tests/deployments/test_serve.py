@@ -56,6 +56,7 @@ def test_the_deployments_of_prefect_yaml_are_served_as_they_stand() -> None:
     served = {one.flow_name + "/" + one.name: one for one in served_deployments()}
     assert set(served) == {
         "scan-fleet/nightly",
+        "scan-share/scan-share",
         "triage/triage",
         "reconcile/reconcile",
         "remediate/remediate",

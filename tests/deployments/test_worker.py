@@ -4,73 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from deployments.local.children import Child
 from deployments.local.prefect_api import PrefectApi
 from deployments.local.stack import Stack
-from deployments.serve import PREFECT_YAML
 from tasks.warehouse.database import connect
 from tasks.warehouse.scans import latest_scan, posture
 
 pytestmark = pytest.mark.slow
 
-POOL = "a-pool-of-its-own"
+POOL = "a-pool-of-its-own"  # what the fixture ``deployed`` deploys to
 PREFECT = str(Path(sys.executable).with_name("prefect"))
-NAMES = {
-    "scan-fleet/own-nightly",
-    "triage/own-triage",
-    "reconcile/own-reconcile",
-    "remediate/own-remediate",
-    "restore/own-restore",
-    "housekeeping/own-housekeeping",
-}
-
-
-@pytest.fixture
-def env(stack: Stack, warehouse_url: str) -> dict[str, str]:
-    """Suture's environment, with a warehouse that only this test uses."""
-    return {**stack.env, "SUTURE_WAREHOUSE_URL": warehouse_url, "PREFECT_WORKER_QUERY_SECONDS": "1"}
-
-
-@pytest.fixture
-def http(stack: Stack) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=stack.api_url, timeout=30, trust_env=False) as client:
-        yield client
-
-
-@pytest.fixture
-def deployed(
-    tmp_path: Path, env: dict[str, str], http: httpx.Client
-) -> Iterator[dict[str, dict[str, Any]]]:
-    """What prefect.yaml deploys, under other names and to another pool than the shared stack's."""
-    text = PREFECT_YAML.read_text()
-    text = text.replace("    name: suture\n", f"    name: {POOL}\n").replace(
-        "  - name: ", "  - name: own-"
-    )
-    (tmp_path / "prefect.yaml").write_text(text)
-    http.post("/work_pools/", json={"name": POOL, "type": "process"}).raise_for_status()
-    done = subprocess.run(
-        [PREFECT, "--no-prompt", "deploy", "--all"],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = {name: http.get(f"/deployments/name/{name}").json() for name in NAMES}
-    yield found
-    for deployment in found.values():
-        http.delete(f"/deployments/{deployment['id']}").raise_for_status()
-    http.delete(f"/work_pools/{POOL}").raise_for_status()
 
 
 def test_a_worker_runs_what_was_deployed_from_any_directory(
@@ -88,6 +37,7 @@ def test_a_worker_runs_what_was_deployed_from_any_directory(
     limits = {name: one["global_concurrency_limit"]["limit"] for name, one in deployed.items()}
     assert limits == {
         "scan-fleet/own-nightly": 1,
+        "scan-share/own-scan-share": 31,
         "triage/own-triage": 1,
         "reconcile/own-reconcile": 1,
         "remediate/own-remediate": 20,

@@ -20,7 +20,7 @@ FIRST_ACCOUNT = 100_000_000_000
 MANAGEMENT = "999999999999"  # owns the hub keys; the organization's list leaves it out
 ORGANIZATION = "o-simulator0"
 ROLE = "SutureScanner"
-EXTERNAL_ID = "simulated-external-id"
+EXTERNAL_ID = "7d1c9c52-2f0a-4f0e-9c4b-5a3e8f2b6d10"
 
 KINDS = 32  # how many different accounts there are, apart from their numbers
 ACCOUNT = "@ACCOUNT@@@@"  # stands for the number in a template: 12 characters as well

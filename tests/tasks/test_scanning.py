@@ -24,11 +24,6 @@ def seen(**statuses: int) -> Posture:
     )
 
 
-@pytest.mark.parametrize(("left", "size", "batches"), [(7, 3, 3), (6, 3, 2), (1, 50, 1), (0, 5, 0)])
-def test_accounts_are_batched(left: int, size: int, batches: int) -> None:
-    assert Scan("s", 7).batches(left, size) == batches
-
-
 def test_only_a_scan_of_the_same_accounts_is_gone_on_with() -> None:
     since = datetime(2026, 11, 1, 12, tzinfo=UTC)
     elsewhere = since.astimezone(timezone(timedelta(hours=9)))
