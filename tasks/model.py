@@ -340,7 +340,9 @@ class AccountScan:
     """All that one scan learned of one account.
 
     ``failed`` is empty for an account that was scanned, else the reason in words; then
-    ``resources`` and ``observations`` are empty and its old findings stay as they are.
+    ``resources`` and ``observations`` are empty and its old findings stay as they are. ``lag`` is
+    by how many seconds what was read may be older than its reading: of a cloud's own inventory,
+    which follows its resources after a while.
     """
 
     account: Account
@@ -348,6 +350,7 @@ class AccountScan:
     observations: Sequence[Observation] = ()
     coverage: Sequence[Covered] = ()
     failed: str = ""
+    lag: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

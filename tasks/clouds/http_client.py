@@ -174,7 +174,8 @@ class HttpClient:
                     ssl=self._trust if origin.tls else None,
                 )
         except TimeoutError:
-            raise Silent(f"{where} did not answer in time") from None
+            within = f"within {self._connect_seconds:g} s"
+            raise Unreachable(f"the connection to {where} failed: not there {within}") from None
         except ssl.SSLError as error:
             raise Untrusted(f"no trusted connection to {where}: {_words(error)}") from None
         except OSError as error:

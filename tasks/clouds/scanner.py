@@ -24,6 +24,10 @@ from tasks.errors import BadInput, CloudTimeout, SutureError
 from tasks.inventory import AwsSource, AzureSource, Inventory
 from tasks.model import Account, AccountScan, Cloud, Covered, Resource, Rule, observe
 
+# What the graph says counts as of so much earlier: a resource that was seen in the meantime, by the
+# check of its fix perhaps, is not judged by what the graph has not heard yet.
+GRAPH_LAG_SECONDS = 300.0
+
 _Source = TypeVar("_Source", AwsSource, AzureSource)
 
 
@@ -185,7 +189,8 @@ class Scanner:
         observations = [
             observe(rule, resource) for resource in resources for rule in by_kind[resource.kind]
         ]
-        return AccountScan(account, resources, observations, coverage)
+        lag = GRAPH_LAG_SECONDS if graph is not None else 0.0
+        return AccountScan(account, resources, observations, coverage, lag=lag)
 
     async def read(
         self, cloud: Cloud, account_id: str, source: str, kind: str, resource_id: str, region: str

@@ -22,6 +22,8 @@ from tasks.warehouse.scans import finish_scan, scan_uuid, selection_key
 ABANDONED = "It was abandoned: the process that ran it ended, and nobody went on with it in time."
 CLAIMS = 5_782_004  # the first half of a claim's advisory lock; the second is its number
 
+SUBSCRIPTIONS = 10  # count as one account: they share what they ask, and are better off together
+
 # All of one cloud and one source: a batch is scanned with one identity. A row that another claim
 # holds this moment is passed over, not waited for.
 CLAIM = """
@@ -39,6 +41,7 @@ WITH first AS (
       AND cloud = (SELECT cloud FROM first) AND source = (SELECT source FROM first)
     ORDER BY account
     LIMIT %(limit)s
+          * CASE (SELECT cloud FROM first) WHEN 'azure' THEN %(subscriptions)s ELSE 1 END
     FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE scan_accounts s
@@ -105,16 +108,18 @@ EXISTS (
 def claim_accounts(conn: psycopg.Connection, scan_id: str, limit: int) -> list[Account]:
     """Take up to ``limit`` accounts of the scan that nobody has taken and nobody has loaded.
 
-    They are of one cloud and one source, and this connection's until it loads them, gives them back
-    (``release_claims``) or ends. Accounts of processes that ended before they loaded are handed out
-    when no others are left. Empty: all are loaded, or others are at work on the rest (see
-    ``remaining``). Raises BadInput where ``limit`` is less than one.
+    They are of one cloud and one source (of Azure, ten times ``limit``), and this connection's
+    until it loads them, gives them back (``release_claims``) or ends. Accounts of processes that
+    ended before they loaded are handed out when no others are left. Empty: all are loaded, or
+    others are at work on the rest (see ``remaining``). Raises BadInput where ``limit`` is less than
+    one.
     """
     if limit < 1:
         raise BadInput("limit", f"{limit} takes nothing.", "Write a number of at least 1.")
     given = {
         "scan": scan_uuid(scan_id),
         "limit": limit,
+        "subscriptions": SUBSCRIPTIONS,
         "claims": CLAIMS,
         "claim": _own_claim(conn),
     }

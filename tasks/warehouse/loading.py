@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -189,6 +189,7 @@ def _coverage(load: Load, texts: _Fields) -> Iterator[str]:
 def _account(scan: UUID, at: datetime, load: Load) -> tuple[Any, ...]:
     account, counted = load.given.account, load.verdicts
     failed = [counted[Verdict.FAIL, severity] for severity in Severity]
+    at -= timedelta(seconds=load.given.lag)
     return (
         *(scan, account.cloud, account.id, load.number, at, clean(account.name), account.source),
         *(account.status, as_json(account.tags), clean(load.given.failed)),

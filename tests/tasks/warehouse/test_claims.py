@@ -108,6 +108,11 @@ def test_a_claim_is_of_one_cloud_and_one_source_with_all_of_the_account(
     assert claims.remaining(conn, scan_id) == 10
 
 
+def test_ten_subscriptions_count_as_one_account(conn: psycopg.Connection) -> None:
+    scan_id = begin(conn, fleet(0, 25))
+    assert [len(claims.claim_accounts(conn, scan_id, 2)) for _ in range(3)] == [20, 5, 0]
+
+
 def test_skipped_accounts_are_not_handed_out(conn: psycopg.Connection) -> None:
     scan_id = scans.begin_scan(conn, "fleet")
     one, two = fleet(2)

@@ -189,6 +189,22 @@ def test_a_fix_verified_during_a_scan_is_not_reopened_by_it(conn: psycopg.Connec
     assert row(conn, a)["status"] == "resolved"
 
 
+def test_a_fix_verified_before_the_cloud_lists_it_is_not_reopened(
+    conn: psycopg.Connection,
+) -> None:
+    """An inventory that lags behind still shows the resource as it was before the fix."""
+    a = bucket("a")
+    scan(conn, account_scan((a, Verdict.FAIL)), 1)
+    scans.merge_one(conn, account_scan((a, Verdict.PASS)), observed_at=T0 + timedelta(days=2))
+    stale = account_scan((a, Verdict.FAIL))
+    later = T0 + timedelta(days=2, seconds=100)
+    for lag, status in ((300.0, "resolved"), (0.0, "open")):
+        scan_id = scans.begin_scan(conn, "test", at=later)
+        scans.load_batch(conn, scan_id, [replace(stale, lag=lag)])
+        scans.merge_scan(conn, scan_id)
+        assert row(conn, a)["status"] == status
+
+
 def test_posture_names_who_was_not_scanned(conn: psycopg.Connection) -> None:
     lost = Account(Cloud.AWS, "222222222222", "lost", "org")
     closed = Account(Cloud.AZURE, "sub-1", "closed", "contoso", "disabled")
