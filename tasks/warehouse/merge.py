@@ -263,8 +263,8 @@ WHERE r.cloud = m.cloud AND r.account = m.account AND r.id = m.id
 
 # Where a digest would no longer say all of its findings, it goes: the next scan then writes the
 # resource in full. First: a finding went and its resource did not. Second: another scan came
-# between the loader's look and this merge. Third: what this scan says is stale, but it is written
-# among the observations after those that the digest stands for.
+# between the loader's look and this merge. Third: this scan is too late to write the resource, but
+# its words are among the observations, and may have opened a finding.
 FORGET_DIGESTS: tuple[LiteralString, ...] = (
     """
     UPDATE resources r SET digest = ''
@@ -283,9 +283,8 @@ FORGET_DIGESTS: tuple[LiteralString, ...] = (
     UPDATE resources r SET digest = ''
     FROM stage_resources s
     JOIN loads l USING (load_id)
-    WHERE EXISTS (SELECT FROM known)
-      AND r.cloud = l.cloud AND r.account = l.account AND r.id = s.id
-      AND r.last_seen_at < l.observed_at AND r.digest NOT IN ('', s.digest)
+    WHERE r.cloud = l.cloud AND r.account = l.account AND r.id = s.id
+      AND r.last_scan_id <> %(scan)s AND r.digest NOT IN ('', s.digest)
     """,
 )
 
@@ -423,7 +422,7 @@ def apply(conn: psycopg.Connection, scan: UUID) -> None:
     conn.execute(INSERT_RESOURCES, at)
     at["gone"] = conn.execute(MARK_GONE, at).rowcount
     for statement in FORGET_DIGESTS:
-        conn.execute(statement)
+        conn.execute(statement, at)
     for statement in (COVERAGE, OUTCOMES, ACCOUNTS, COUNTS):
         conn.execute(statement, at)
     clear_stage(conn, scan)
