@@ -23,7 +23,7 @@ class Limits:
 
     accounts: int = 32
     calls: int = 8
-    connections: int = 256
+    connections: int = 128
     connect_seconds: float = 5.0
     request_seconds: float = 20.0
     account_seconds: float = 120.0
