@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import textwrap
 from pathlib import Path
 
@@ -13,6 +15,11 @@ from tasks.policy import parse_policies
 from tasks.rules import RULES
 from tasks.rules.table import markdown_table
 
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks" / "fleet"))  # scripts, not a package
+
+from report import markdown
+
+FLEET = Path(__file__).parent / "benchmarks" / "fleet"
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
@@ -43,6 +50,14 @@ def test_every_deployment_it_names_is_deployed() -> None:
         "restore",
         "housekeeping",
     }
+
+
+def test_the_benchmark_table_is_the_recorded_run() -> None:
+    record = json.loads((FLEET / "fleet.json").read_text(encoding="utf-8"))
+    found = re.search(r"<!-- fleet:.*?-->\n(.*?)<!-- /fleet -->", README, re.DOTALL)
+    assert found
+    assert found[1].strip() == markdown(record).strip()
+    assert (FLEET / "fleet.svg").is_file()
 
 
 def _blocks(language: str) -> list[str]:

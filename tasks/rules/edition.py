@@ -6,14 +6,16 @@ import hashlib
 from pathlib import Path
 
 
-def _edition() -> str:
-    """sha256 over the code that judges: the rule files, and the domain's words they are made of."""
-    rules = Path(__file__).parent
+def edition(tasks: Path) -> str:
+    """sha256 over the code that judges: the rule files, and the domain's words they are made of.
+
+    ``tasks`` is the folder that holds them.
+    """
     digest = hashlib.sha256()
-    for path in (*sorted(rules.rglob("*.py")), rules.parent / "model.py"):
-        digest.update(f"{path.relative_to(rules.parent)}\n".encode())
+    for path in (*sorted((tasks / "rules").rglob("*.py")), tasks / "model.py"):
+        digest.update(f"{path.relative_to(tasks)}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-EDITION = _edition()
+EDITION = edition(Path(__file__).parents[1])

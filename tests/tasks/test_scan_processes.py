@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -75,6 +76,18 @@ def test_it_ends_with_whoever_gives_the_orders(seconds: str, says: str, returnco
             assert process.poll() is None
         process.stdin.close()  # as the kernel does for one that was killed
         assert process.wait(20) == returncode
+
+
+def test_a_process_that_scans_imports_nothing_heavy() -> None:
+    heavy = ("prefect", "azure", "boto3", "botocore.session", "sqlalchemy", "pandas", "dask")
+    script = (
+        "import sys, json, tasks.scan_processes\n"
+        f"print(json.dumps([name for name in {heavy!r} if name in sys.modules]))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert json.loads(ran.stdout) == []
 
 
 def until(true: Callable[[], bool]) -> None:

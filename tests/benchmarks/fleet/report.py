@@ -105,6 +105,38 @@ def as_json(results: Sequence[Figures], settings: Mapping[str, Any]) -> dict[str
     return {"ratio_to_floor": ratio_to_floor(results), "contenders": contenders, **settings}
 
 
+NAMES = {
+    "suture": "**Suture**, with Prefect and PostgreSQL",
+    "suture-engine": "its read engine alone, one process",
+    "floor-a": "floor A: signed aiohttp, evaluates nothing",
+    "floor-b": "floor B: a minimal client, evaluates nothing",
+    "boto3": "boto3, shared clients",
+    "c7n-org": "Cloud Custodian, c7n-org",
+    "prowler": "Prowler",
+}
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """A run's record, as ``as_json`` gives it, as the table of README."""
+    rows = [
+        (
+            NAMES.get(name, name),
+            f"{int(accounts):,}",
+            _short(figures["accounts_per_s"]),
+            _short(figures["cpu_ms_per_account"]),
+            _short(figures["calls_per_account"]),
+            f"{figures['peak_rss_mb']:,.0f}",
+            "" if name == SUTURE else f"{_short(figures['suture_is_times_as_fast'])} ×",
+        )
+        for name, sizes in record["contenders"].items()
+        for accounts, figures in sizes.items()
+        if "failed" not in figures
+    ]
+    heads = ("", "Accounts", "Accounts/s", "CPU ms each", "Calls each", "Peak MB", "Suture is")
+    lines = [heads, (":--", *("--:",) * (len(heads) - 1)), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
 HEADINGS = (
     "contender",
     "accounts",
