@@ -272,6 +272,8 @@ def measure(
                     "workers": case.workers,
                 },
             )
+            while not finished(own["SUTURE_WAREHOUSE_URL"]) and not api.ended(run):
+                time.sleep(5.0)  # asking Prefect is work for Prefect
             state = api.wait([run], seconds=SECONDS)[run]
         used = cpu.by_kind()
         # What Prefect uses in the same time when there is nothing to do.
@@ -294,6 +296,11 @@ def measure(
     if row[0] != options.accounts:
         raise SystemExit(f"{case.name}: {row[0]} accounts were covered")
     return options.accounts / float(row[1]), used
+
+
+def finished(warehouse_url: str) -> bool:
+    with connect(warehouse_url) as warehouse:
+        return bool(warehouse.execute("SELECT FROM scans WHERE finished_at IS NOT NULL").fetchall())
 
 
 def online(api: str) -> list[str]:
