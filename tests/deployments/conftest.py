@@ -37,6 +37,7 @@ NAMES = {
     "reconcile/own-reconcile",
     "remediate/own-remediate",
     "restore/own-restore",
+    "housekeeping/own-housekeeping",
 }
 CIDRS = Input("allowed_cidrs", "cidrs", "Networks that may still connect")
 
