@@ -317,7 +317,7 @@ def scan(
     account: Annotated[
         list[str] | None, typer.Option("--account", help="Only this account; may be repeated.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=1000, help="Accounts a task scans.")] = 50,
+    batch_size: Annotated[int, typer.Option(min=1, max=1000, help="Accounts a task scans.")] = 100,
     since: Annotated[
         datetime | None,
         typer.Option(help="Only accounts not read since then (UTC).", formats=TIMES),

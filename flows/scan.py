@@ -31,7 +31,7 @@ from tasks.sharing import Workers, shared
 @flow(name="scan-fleet", flow_run_name=dated("scan"))
 def scan_fleet(
     accounts: list[str] | None = None,
-    batch_size: int = 50,
+    batch_size: int = 100,
     hand_to_triage: bool = True,
     request_seconds: int = 20,
     since: datetime | None = None,

@@ -16,7 +16,7 @@ from tasks.sharing import join_scan
 
 @flow(name="scan-share", flow_run_name=dated("scan share"))
 def scan_share(
-    scan_id: str, batch_size: int = 50, request_seconds: float = 20, full: bool = False
+    scan_id: str, batch_size: int = 100, request_seconds: float = 20, full: bool = False
 ) -> State:
     """Work on a scan that another run has begun. Nobody needs to start this: `scan-fleet` does.
 
