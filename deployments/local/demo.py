@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from rich.table import Table
 from deployments.local.at_rest import bytes_in_files, bytes_in_rows
 from deployments.local.children import Child
 from deployments.local.prefect_api import TERMINAL, PrefectApi
-from deployments.local.stack import Stack
+from deployments.local.stack import INTERRUPTIONS, Stack
 from tasks import settings
 from tasks.errors import SutureError
 from tasks.report import posture_summary
@@ -34,7 +34,6 @@ from tasks.warehouse.scans import latest_scan, posture
 APPROVER = "Demo Approver"
 GATE_MINUTES = 10
 MOST_LINES = 12  # of accounts that were not scanned
-INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # How long things may take, in seconds. One emulated account never answers.
 REQUEST_SECONDS = 5
@@ -94,12 +93,10 @@ def run_demo(*, aws: int, azure: int, seed: int, once: bool, approve: bool, as_j
     """Run the demo. Returns the exit code: 0 only if every step held."""
     console = Console(stderr=as_json, highlight=False)
     summary = Summary()
-    for number in INTERRUPTIONS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            signal.signal(number, _interrupt)
+    ending = Ending()
     try:
         with (
-            _progress(console) as progress,
+            _progress(console, ending.check) as progress,
             Stack(aws=aws, azure=azure, seed=seed, say=progress.say) as stack,
         ):
             demo = Demo(stack, summary, console)
@@ -110,6 +107,7 @@ def run_demo(*, aws: int, azure: int, seed: int, once: bool, approve: bool, as_j
             else:
                 demo.show()
             if not once and not as_json:
+                ending.check()
                 demo.stay()
     except KeyboardInterrupt:
         console.print("Stopped; everything the demo started is gone.")
@@ -427,17 +425,45 @@ def _number(warehouse: Connection, query: str) -> int:
     return int(row[0]) if row else 0
 
 
-class Shown:
-    """One progress bar whose text says what is being done."""
+class Ending:
+    """Ctrl-C, a hang-up and SIGTERM end the demo alike; a second one must not end the ending.
 
-    def __init__(self, progress: Progress) -> None:
+    What a signal's handler raises is lost where Python drops exceptions, such as in the callbacks
+    of weak references, of which each import makes some. So each step asks again.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in INTERRUPTIONS:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                signal.signal(number, self._ask)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if the end has been asked for."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+        for number in INTERRUPTIONS:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+
+class Shown:
+    """One progress bar whose text says what is being done; ``check`` is called as it moves on."""
+
+    def __init__(self, progress: Progress, check: Callable[[], None]) -> None:
         self._progress = progress
+        self._check = check
         self._task = progress.add_task("Starting", total=None)
 
     def say(self, text: str) -> None:
+        self._check()
         self._progress.reset(self._task, total=None, description=text)
 
     def count(self, done: int, total: int) -> None:
+        self._check()
         self._progress.update(self._task, completed=done, total=total or None)
 
     def stop(self) -> None:
@@ -445,7 +471,7 @@ class Shown:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Shown]:
+def _progress(console: Console, check: Callable[[], None]) -> Iterator[Shown]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -453,11 +479,4 @@ def _progress(console: Console) -> Iterator[Shown]:
         MofNCompleteColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield Shown(progress)
-
-
-def _interrupt(*_: object) -> None:
-    """Ctrl-C, a hang-up and SIGTERM end the demo alike; a second one must not end the ending."""
-    for number in INTERRUPTIONS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+        yield Shown(progress, check)

@@ -33,6 +33,8 @@ SERVER_SETTINGS = {
 }
 
 
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 # What the customer's own terminal needs: their credentials and seed, and where things are.
 CUSTOMER_NAMES = (
     "AWS_ACCESS_KEY_ID",
@@ -124,8 +126,9 @@ class Stack:
         self, name: str, env: Mapping[str, str], arguments: Sequence[str], *, pipe: bool
     ) -> Child:
         command = [sys.executable, "-m", "deployments.cli", *arguments]
-        child = Child(name, command, env, self.logs / f"{name}.log", pipe=pipe)
-        self._open.callback(child.stop)
+        with _interrupted_after():  # else a process could run that nothing knows of
+            child = Child(name, command, env, self.logs / f"{name}.log", pipe=pipe)
+            self._open.callback(child.stop)
         return child
 
     def _start(self) -> None:
@@ -209,13 +212,33 @@ def _uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTIONS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _interrupted_after() -> Iterator[None]:
+    """Put off what would interrupt until the end. Only the main thread can, and needs to."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: came.append(number))
+        for number in INTERRUPTIONS
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def fleet_env(fleet: Mapping[str, Any]) -> dict[str, str]:

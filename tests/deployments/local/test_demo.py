@@ -18,7 +18,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 DEMO = [sys.executable, "-m", "deployments.cli", "demo"]
-PATIENCE = 25  # seconds for an end that takes three on a machine with nothing else to do
+PATIENCE = 60  # seconds for an end that takes three on a machine with nothing else to do
 
 
 @pytest.fixture
