@@ -16,6 +16,7 @@ from tasks.errors import BadInput
 from tasks.runners import task_runner
 from tasks.scanning import (
     Wanted,
+    batch_limit,
     begin_scan,
     interrupted_if_broken,
     merge_findings,
@@ -46,7 +47,7 @@ def scan_fleet(
 
     Args:
         accounts: Account or subscription ids to scan; all of the inventory when left empty.
-        batch_size: Accounts scanned by one task.
+        batch_size: Accounts scanned by one task, at the most.
         hand_to_triage: Start remediation for the open findings that a policy covers.
         request_seconds: How long one answer of a cloud may take.
         since: Only the accounts that have not been read since then.
@@ -62,7 +63,8 @@ def scan_fleet(
             scan = begin_scan(hold, wanted, flow_run.id, resume)
         except BadInput as problem:
             return Failed(name="Cannot start", message=str(problem))
-        order = BatchOrder(scan.id, batch_size, request_seconds, full)
+        limit = batch_limit(batch_size, scan.accounts, workers)
+        order = BatchOrder(scan.id, limit, request_seconds, full)
         with interrupted_if_broken(scan):
             with shared(order, scan.accounts, workers):
                 left = scan_in_batches(scan, order, runner)

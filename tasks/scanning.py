@@ -39,6 +39,7 @@ from tasks.warehouse.database import connect
 from tasks.warehouse.findings import open_findings
 from tasks.warehouse.scans import MergeCounts, Posture
 
+WORTH_A_PROCESS = 25  # accounts: fewer are scanned before another process has started
 SHOWN = 500  # open findings in the artifact, the worst first
 REASONS_LOGGED = 20  # of one batch: the warehouse has them all
 # A scan that was cut off goes on when it is started again; an older one begins anew.
@@ -140,6 +141,12 @@ def _chosen(
 async def _discover() -> Discovery:
     async with Scanner(load_inventory(settings.inventory_path())) as scanner:
         return await scanner.discover()
+
+
+def batch_limit(most: int, accounts: int, workers: int) -> int:
+    """The accounts of one batch: ``most``, fewer where some processes would have nothing to do."""
+    shared_out = math.ceil(accounts / (workers * settings.scan_processes()))
+    return min(most, max(WORTH_A_PROCESS, shared_out))
 
 
 def scan_in_batches(scan: Scan, order: BatchOrder, runner: TaskRunner[Any]) -> int:

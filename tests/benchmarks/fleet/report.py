@@ -118,20 +118,27 @@ NAMES = {
 
 def markdown(record: Mapping[str, Any]) -> str:
     """A run's record, as ``as_json`` gives it, as the table of README."""
-    rows = [
-        (
-            NAMES.get(name, name),
-            f"{int(accounts):,}",
-            _short(figures["accounts_per_s"]),
-            _short(figures["cpu_ms_per_account"]),
-            _short(figures["calls_per_account"]),
-            f"{figures['peak_rss_mb']:,.0f}",
-            "" if name == SUTURE else f"{_short(figures['suture_is_times_as_fast'])} ×",
-        )
-        for name, sizes in record["contenders"].items()
-        for accounts, figures in sizes.items()
-        if "failed" not in figures
-    ]
+    rows = []
+    for name, sizes in record["contenders"].items():
+        for accounts, figures in sizes.items():
+            if "failed" in figures:
+                continue
+            times = "" if name == SUTURE else f"{_short(figures['suture_is_times_as_fast'])} ×"
+            speed, calls = figures["accounts_per_s"], figures["calls_per_account"]
+            rows.append(
+                (
+                    NAMES.get(name, name),
+                    f"{int(accounts):,}",
+                    _short(speed),
+                    _short(figures["cpu_ms_per_account"]),
+                    _short(calls),
+                    f"{figures['peak_rss_mb']:,.0f}",
+                    times,
+                )
+            )
+            if own := figures.get("without_servers"):
+                cpu, memory = _short(own["cpu_ms_per_account"]), f"{own['peak_rss_mb']:,.0f}"
+                rows.append(("… without the two servers", "", "", cpu, "", memory, ""))
     heads = ("", "Accounts", "Accounts/s", "CPU ms each", "Calls each", "Peak MB", "Suture is")
     lines = [heads, (":--", *("--:",) * (len(heads) - 1)), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
