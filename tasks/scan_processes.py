@@ -54,6 +54,8 @@ class ScanProcesses:
             if self._idle_end is not None:
                 self._idle_end.cancel()
                 self._idle_end = None
+        for process in idle:  # all at once, and then each is waited for
+            _close(process)
         for process in idle:
             _end(process)
 
@@ -121,11 +123,16 @@ def _ask(process: subprocess.Popen[str], question: dict[str, Any]) -> dict[str, 
     return answer
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """Close its input, which ends it; wait, but not for ever."""
+def _close(process: subprocess.Popen[str]) -> None:
+    """Close its input, which ends it."""
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End it and wait, but not for ever."""
+    _close(process)
     try:
         process.wait(END_SECONDS)
     except subprocess.TimeoutExpired:
@@ -158,6 +165,9 @@ def main() -> None:
     finally:
         if scanner is not None:
             scanner.__exit__(None, None, None)
+    # Whoever gave the orders waits: freeing what goes with the process anyway takes a while.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 class Orders:
