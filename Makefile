@@ -4,6 +4,8 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS  ?=
+# Processes that test: files are shared out among them. 0 tests in one, for a debugger.
+TESTERS ?= 2
 
 .PHONY: demo test benchmark lint types arrows check lock clean setup
 
@@ -11,7 +13,7 @@ demo: $(READY)
 	@$(BIN)/suture demo $(ARGS)
 
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile $(ARGS)
 
 # Suture against the floors, boto3, Prowler and c7n-org; ARGS="--quick --json" takes under a minute.
 benchmark: $(READY)

@@ -63,7 +63,7 @@ def scan_fleet(
             scan = begin_scan(hold, wanted, flow_run.id, resume)
         except BadInput as problem:
             return Failed(name="Cannot start", message=str(problem))
-        limit = batch_limit(batch_size, scan.accounts, workers)
+        limit = batch_limit(batch_size, scan.accounts)
         order = BatchOrder(scan.id, limit, request_seconds, full)
         with interrupted_if_broken(scan):
             with shared(order, scan.accounts, workers):

@@ -143,9 +143,9 @@ async def _discover() -> Discovery:
         return await scanner.discover()
 
 
-def batch_limit(most: int, accounts: int, workers: int) -> int:
+def batch_limit(most: int, accounts: int) -> int:
     """The accounts of one batch: ``most``, fewer where some processes would have nothing to do."""
-    shared_out = math.ceil(accounts / (workers * settings.scan_processes()))
+    shared_out = math.ceil(accounts / settings.scan_processes())
     return min(most, max(WORTH_A_PROCESS, shared_out))
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from tasks.scanning import Scan, Wanted, scan_state, what_was_lost
+from tasks.scanning import Scan, Wanted, batch_limit, scan_state, what_was_lost
 from tasks.warehouse.scans import MergeCounts, Posture
 
 COUNTS = MergeCounts(opened=3, seen_again=4, resolved=2, reopened=1, unknown=0, gone=0)
@@ -67,3 +67,14 @@ def test_what_was_not_reached_makes_a_scan_incomplete(
 def test_a_scan_that_read_nothing_is_no_success() -> None:
     assert scan_state(COUNTS, seen(), "").name == "Nothing scanned"
     assert what_was_lost(Scan("s", 7), 0) == ""
+
+
+@pytest.mark.parametrize(
+    ("most", "accounts", "limit"),
+    [(100, 12, 25), (100, 100, 34), (100, 300, 100), (100, 10_000, 100), (10, 300, 10), (1, 5, 1)],
+)
+def test_a_small_scan_is_shared_out_among_the_processes(
+    most: int, accounts: int, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUTURE_SCAN_PROCESSES", "3")
+    assert batch_limit(most, accounts) == limit
