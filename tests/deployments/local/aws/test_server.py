@@ -444,7 +444,7 @@ def test_the_organization_is_listed_page_by_page(cloud):
 
 
 def test_only_regions_in_use_are_listed_unless_all_are_asked_for(cloud):
-    ec2 = cloud.client("ec2", cloud.scanner())
+    ec2 = cloud.client("ec2", cloud.admin())
     used = {region["RegionName"] for region in ec2.describe_regions()["Regions"]}
     every = {region["RegionName"] for region in ec2.describe_regions(AllRegions=True)["Regions"]}
     assert set(cloud.told["regions"]) <= used < every
