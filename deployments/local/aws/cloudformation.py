@@ -85,7 +85,7 @@ class Stacks:
         if accepted is None:
             raise Refusal("unknown action", f"The action {operation} is not emulated.")
         if unknown := {name.partition(".")[0] for name in form} - accepted:
-            raise _invalid(f"The parameter {sorted(unknown)[0]} is not emulated.")
+            raise _invalid(f"The parameter {min(unknown)} is not emulated.")
         stacks = self._stacks.setdefault((account, call.region), [])
         if operation == "CreateStack":
             return _answer(operation, {"StackId": _create(stacks, form, call, account, iam).id})
@@ -216,7 +216,7 @@ def _make(stack: Stack, logical_id: str, iam: Iam) -> None:
             ending = "is not permitted" if problem == "extraneous key" else "not found"
             raise Failed(
                 f"Properties validation failed for resource {logical_id} with message: "
-                f"{problem} [{sorted(keys)[0]}] {ending}"
+                f"{problem} [{min(keys)}] {ending}"
             )
     if kind.name_property not in properties:
         drawn = f"{stack.name}-{logical_id}-{uuid.uuid4().hex[:12].upper()}"

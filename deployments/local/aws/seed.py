@@ -177,7 +177,9 @@ def _customer(management: str) -> tuple[str, str]:
 def open_to_scan(account: str, planted: Planted, *, refused: bool = False) -> None:
     """The scanner's role with a trust policy for the hub; ``refused``: for somebody else."""
     hub = f"arn:aws:iam::{planted.management}:root" if refused else planted.hub_arn
-    _role(account, SCANNER, _trust(hub, planted.external_id), _allow(scanner_permissions(Cloud.AWS)))
+    _role(
+        account, SCANNER, _trust(hub, planted.external_id), _allow(scanner_permissions(Cloud.AWS))
+    )
 
 
 def _remediator(account: str) -> None:

@@ -359,9 +359,7 @@ class _Seeder:
             "Suture Remediator", remediator_permissions(Cloud.AZURE), every
         )
         # Not Reader: that may read federated credentials, and an open gate's code is in one.
-        scanner_role = self._custom_role(
-            "Suture Scanner", scanner_permissions(Cloud.AZURE), every
-        )
+        scanner_role = self._custom_role("Suture Scanner", scanner_permissions(Cloud.AZURE), every)
         # Enough to be discovered, not enough to be read: how a missing role shows.
         discovery_role = self._custom_role(
             "Subscription Lister", ("Microsoft.Resources/subscriptions/read",), every

@@ -37,7 +37,9 @@ def policy(**properties):
 
 
 def body(resources, **sections):
-    return json.dumps({"AWSTemplateFormatVersion": "2010-09-09", "Resources": resources, **sections})
+    return json.dumps(
+        {"AWSTemplateFormatVersion": "2010-09-09", "Resources": resources, **sections}
+    )
 
 
 def refused(call, **params):

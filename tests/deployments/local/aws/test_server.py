@@ -404,9 +404,9 @@ def test_faults_come_and_go(cloud, emulator):
     account = cloud.healthy[4]
     emulator.fail(account, "throttled")
     ec2 = cloud.client("ec2", cloud.scanner(account))
-    assert code(ec2.describe_regions) == "RequestLimitExceeded"
+    assert code(ec2.describe_security_groups) == "RequestLimitExceeded"
     emulator.fail(account, "refused")
-    ec2.describe_regions()
+    ec2.describe_security_groups()
     assert code(lambda: cloud.scanner(account)) == "AccessDenied"
     emulator.recover(account)
     cloud.scanner(account)
