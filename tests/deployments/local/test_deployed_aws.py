@@ -74,7 +74,7 @@ class Deployed:
 
 def client(emulated: EmulatedAws, service: str, keys: dict[str, str]) -> Any:
     return closing(
-        boto3.client(  # type: ignore[call-overload]
+        boto3.client(
             service,
             region_name="us-east-1",
             endpoint_url=emulated.endpoint,

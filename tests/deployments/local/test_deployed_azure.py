@@ -192,7 +192,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         )
         outputs = {name: one["value"] for name, one in properties["outputs"].items()}
         source = replace(only_reads, gate_id=told["gate_id"], **outputs)
-        with closing(customer.azure):  # type: ignore[type-var]
+        with closing(customer.azure):
             yield Deployed(emulated, Inventory(azure=(source,), issuer=issuer), outputs, customer)
 
 
