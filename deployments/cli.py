@@ -569,6 +569,28 @@ def gate_enroll(
     _done({"seed_file": str(seed_file), "otpauth": address}, address, form)
 
 
+@gate.command("template")
+def gate_template(
+    cloud: Annotated[CloudName, typer.Option(help="For which cloud.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write, instead of the screen.")
+    ] = None,
+) -> None:
+    """Print what a customer deploys: a CloudFormation template (AWS) or an ARM template (Azure).
+
+    Its permissions are those of the rule table. deployments/aws and deployments/azure hold the same
+    text, and say how to deploy it.
+    """
+    from deployments.templates import template_text
+    from tasks.model import Cloud
+
+    text = template_text(Cloud(cloud.value))
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
 def _done(values: Mapping[str, Any], words: str, form: Format) -> None:
     """Print the outcome of a command: in words, or as JSON."""
     if form is Format.JSON:

@@ -368,6 +368,8 @@ async def read_one(view: AwsView, kind: str, resource_id: str, region: str) -> R
 
 # --- Accounts ------------------------------------------------------------------------------------
 
+DISCOVERY_READS = ("organizations:ListAccounts",)
+
 
 async def discover(source: AwsSource, api: AwsApi, keyring: AwsKeyring) -> list[Account]:
     """The accounts of a source, suspended ones too. Plain lists need no call."""

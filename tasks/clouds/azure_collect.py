@@ -30,6 +30,7 @@ from tasks.model import Account, Cloud, Config, Covered, Resource
 
 EVERY_REGION = "global"  # Covered.region of what one list answers for all regions at once
 SUBSCRIPTIONS_API = "2022-12-01"
+DISCOVERY_READS = ("Microsoft.Resources/subscriptions/read",)
 
 FEWEST_GRAPH_KINDS = 2
 FEWEST_GRAPH_SUBSCRIPTIONS = 50

@@ -6,12 +6,14 @@ import functools
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from botocore.exceptions import UnknownServiceError
+from botocore.parsers import create_parser
+from botocore.serialize import create_serializer
 from moto.core.request import Request as MotoRequest
 from moto.core.routing import get_service_router
 from moto.core.utils import get_service_model
@@ -20,7 +22,7 @@ from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
 from werkzeug.exceptions import HTTPException
 
-from deployments.local.aws.errors import Refusal
+from deployments.local.aws.errors import Refusal, Response
 from deployments.local.aws.sigv4 import Authorization, parse_authorization
 
 Environ = dict[str, Any]
@@ -134,6 +136,44 @@ def operation(call: Call) -> tuple[str, Mapping[str, str]]:
     return model.name, uri
 
 
+# ---------------------------------------------------------------- IAM calls on a caller's behalf
+
+
+def iam_call(call: Call, name: str, params: Mapping[str, Any]) -> Call:
+    """An IAM call as the caller of ``call`` could have sent it."""
+    assert call.authorization is not None
+    model = get_service_model("iam")
+    serializer = create_serializer("query", include_validation=False)
+    made = serializer.serialize_to_request(dict(params), model.operation_model(name))
+    body = urlencode(made["body"]).encode()
+    authorization = replace(call.authorization, service="iam")
+    signed = call.environ["HTTP_AUTHORIZATION"]
+    environ = {
+        **call.environ,
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/",
+        "RAW_URI": "/",
+        "QUERY_STRING": "",
+        "CONTENT_LENGTH": str(len(body)),
+        "CONTENT_TYPE": "application/x-www-form-urlencoded",
+        # moto goes by the scope to find the service.
+        "HTTP_AUTHORIZATION": signed.replace(call.authorization.scope, authorization.scope),
+    }
+    protocol, namespace = _protocol("iam")
+    return Call(environ, authorization, call.headers, body, "iam", protocol, namespace)
+
+
+def iam_answer(name: str, answer: Response) -> Mapping[str, Any]:
+    """What IAM answered. Raises Refusal where it is an error."""
+    status, headers, body = answer
+    shape = get_service_model("iam").operation_model(name).output_shape
+    whole = {"status_code": status, "headers": dict(headers), "body": body}
+    parsed = create_parser("query").parse(whole, shape)
+    if status >= 400:
+        raise Refusal(parsed["Error"]["Code"], parsed["Error"]["Message"], status=status)
+    return parsed
+
+
 # ---------------------------------------------------------------- IAM actions and resources
 
 
@@ -155,6 +195,8 @@ def needs(call: Call, name: str, uri: Mapping[str, str], account: str) -> list[N
     resource = "*"
     if call.service == "iam":
         resource = _iam_resource(call.form(), account)
+    if call.service == "cloudformation":
+        resource = _stack_resource(call, account)
     return [Need(f"{call.service}:{name}", resource, {})]
 
 
@@ -253,6 +295,13 @@ def bucket_of(uri: Mapping[str, str]) -> Any | None:
         return None
     partition, owner = s3_backends.bucket_accounts[name]
     return s3_backends[owner][partition].buckets.get(name)
+
+
+def _stack_resource(call: Call, account: str) -> str:
+    named = call.form().get("StackName", "")
+    if not named or named.startswith("arn:"):
+        return named or "*"
+    return f"arn:aws:cloudformation:{call.region}:{account}:stack/{named}/*"
 
 
 def _iam_resource(form: Mapping[str, str], account: str) -> str:

@@ -15,6 +15,7 @@ from moto.s3.utils import bucket_policy_is_public
 
 from deployments.local.aws import calls, identities, sts
 from deployments.local.aws.calls import Call, Environ, Need
+from deployments.local.aws.cloudformation import Stacks
 from deployments.local.aws.errors import Refusal, Response, render
 from deployments.local.aws.identities import Caller, Identities
 from deployments.local.aws.listener import Hangup
@@ -47,6 +48,7 @@ class Gate:
         self.faults: dict[str, str] = {}
         self.clock_offset = timedelta()
         self.identities = Identities(accounts)
+        self._stacks = Stacks()
         self._dispatcher = DomainDispatcherApplication(create_backend_app)
         self._moto: dict[str, Any] = {}  # service -> moto's application for it
         self._locks: defaultdict[str, RLock] = defaultdict(RLock)
@@ -90,10 +92,27 @@ class Gate:
             needed = calls.needs(call, name, uri, caller.account)
             bucket = calls.bucket_of(uri) if call.service == "s3" else None
             self._authorize(caller, needed, context, bucket)
+            if call.service == "cloudformation":
+                return self._stacks.answer(
+                    call, name, caller.account, self._iam_as(caller, call, context)
+                )
             _check_documents(call, name, bucket)
             if bucket is not None:
                 _check_bucket(call, name, bucket)
             return self._forward(call, caller.account)
+
+    def _iam_as(
+        self, caller: Caller, call: Call, context: Mapping[str, tuple[str, ...]]
+    ) -> Callable[[str, Mapping[str, Any]], Mapping[str, Any]]:
+        """IAM's operations as CloudFormation calls them: with the permissions of its caller."""
+
+        def iam(name: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+            made = calls.iam_call(call, name, params)
+            self._authorize(caller, calls.needs(made, name, {}, caller.account), context, None)
+            _check_documents(made, name, None)
+            return calls.iam_answer(name, self._forward(made, caller.account))
+
+        return iam
 
     def _sts(
         self, call: Call, caller: Caller, name: str, context: Mapping[str, tuple[str, ...]]
@@ -278,8 +297,19 @@ def _check_documents(call: Call, name: str, bucket: Any | None) -> None:
             parse(call.form().get(parameter, ""))
         except MalformedPolicy as problem:
             raise Refusal("MalformedPolicyDocument", str(problem)) from None
+        _check_size(name, call.form().get(parameter, ""))
     if call.service == "s3" and name == "PutBucketPolicy" and bucket is not None:
         _check_bucket_policy(call.body, bucket)
+
+
+# Characters, white space not counted. After "IAM and AWS STS quotas".
+_LONGEST = {"CreatePolicy": 6_144, "CreatePolicyVersion": 6_144, "PutRolePolicy": 10_240}
+
+
+def _check_size(name: str, document: str) -> None:
+    longest = _LONGEST.get(name)
+    if longest is not None and len("".join(document.split())) > longest:
+        raise Refusal("LimitExceeded", f"Cannot exceed quota for PolicySize: {longest}", status=409)
 
 
 def _check_bucket_policy(body: bytes, bucket: Any) -> None:

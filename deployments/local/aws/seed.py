@@ -27,34 +27,13 @@ from deployments.local.aws.variants import (
     GroupVariant,
     PasswordVariant,
 )
+from deployments.templates import remediator_permissions, scanner_permissions
+from tasks.clouds.aws_gate import CLOSED
+from tasks.model import Cloud
 
 SCANNER, REMEDIATOR, DISCOVERY = "SutureScanner", "SutureRemediator", "SutureDiscovery"
 ADMIN = "OrganizationAccountAccessRole"
 
-READS = (
-    "ec2:DescribeSecurityGroups",
-    "ec2:DescribeRegions",
-    "ec2:GetEbsEncryptionByDefault",
-    "s3:ListAllMyBuckets",
-    "s3:GetBucketLocation",
-    "s3:GetBucketPublicAccessBlock",
-    "s3:GetBucketVersioning",
-    "s3:GetBucketPolicy",
-    "s3:GetBucketTagging",
-    "iam:GetAccountPasswordPolicy",
-)
-WRITES = (
-    "ec2:AuthorizeSecurityGroupIngress",
-    "ec2:RevokeSecurityGroupIngress",
-    "ec2:EnableEbsEncryptionByDefault",
-    "ec2:DisableEbsEncryptionByDefault",
-    "s3:PutBucketPublicAccessBlock",
-    "s3:PutBucketVersioning",
-    "s3:PutBucketPolicy",
-    "s3:DeleteBucketPolicy",
-    "iam:UpdateAccountPasswordPolicy",
-    "iam:DeleteAccountPasswordPolicy",
-)
 DISCOVERS = (
     "organizations:DescribeOrganization",
     "organizations:DescribeAccount",
@@ -198,13 +177,14 @@ def _customer(management: str) -> tuple[str, str]:
 def open_to_scan(account: str, planted: Planted, *, refused: bool = False) -> None:
     """The scanner's role with a trust policy for the hub; ``refused``: for somebody else."""
     hub = f"arn:aws:iam::{planted.management}:root" if refused else planted.hub_arn
-    _role(account, SCANNER, _trust(hub, planted.external_id), _allow(READS))
+    _role(
+        account, SCANNER, _trust(hub, planted.external_id), _allow(scanner_permissions(Cloud.AWS))
+    )
 
 
 def _remediator(account: str) -> None:
     """The ceiling of what a fix may do, behind a gate that is closed."""
-    closed = {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole"}
-    _role(account, REMEDIATOR, _document(closed), _allow(WRITES + READS))
+    _role(account, REMEDIATOR, _document(CLOSED), _allow(remediator_permissions(Cloud.AWS)))
 
 
 def _role(account: str, name: str, trust: str, permissions: str) -> None:

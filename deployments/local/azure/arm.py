@@ -15,6 +15,7 @@ from aiohttp import web
 
 from deployments.local.azure import authorization, graph, subscriptions
 from deployments.local.azure.authorization import RoleAssignments, RoleDefinitions
+from deployments.local.azure.deployments import Deployments
 from deployments.local.azure.entra import TokenService
 from deployments.local.azure.graph import GraphOptions, ResourceGraph
 from deployments.local.azure.identity import FederatedCredentials, UserAssignedIdentities
@@ -43,6 +44,7 @@ PAGED = {
     "microsoft.storage/storageaccounts",
     "microsoft.managedidentity/userassignedidentities",
     "microsoft.authorization/roleassignments",
+    "microsoft.resources/deployments",
 }
 EXTENSIONS = {
     "microsoft.authorization/roleassignments",
@@ -96,6 +98,8 @@ class ResourceManager:
         )
         self.kinds: dict[str, ResourceKind] = {kind.type.lower(): kind for kind in kinds}
         self.groups = subscriptions.ResourceGroups(tenant, address)
+        self.deployments = Deployments(tenant, address, self._on_behalf_of)
+        self.kinds[self.deployments.type.lower()] = self.deployments
 
     def application(self, website: Iterable[web.RouteDef] = ()) -> web.Application:
         """The server's application; ``website`` is served beside ARM, without tokens."""
@@ -160,6 +164,18 @@ class ResourceManager:
             return self._list(route, asked)
         return self._single(route, asked)
 
+    def _on_behalf_of(
+        self, caller: Caller, method: str, resource: str, version: str, body: Any = None
+    ) -> Reply:
+        """What a template makes or asks for: as if its deployer had asked for it."""
+        path = parse_path(resource)
+        route = self._route(path, method)
+        _check_version(route, version)
+        self.tenant.subscription(path.subscription)
+        return self._single(
+            route, ArmRequest(method, path, {"api-version": version}, {}, body, caller)
+        )
+
     def _single(self, route: Route, request: ArmRequest) -> Reply:
         if route.operation and not self._allowed(request.caller, route.operation, route.scope):
             raise _refused(request.caller, route.operation, route.scope)
@@ -218,6 +234,8 @@ class ResourceManager:
             return self._resources_route(path, method)
         if method == "POST" and len(path.types) == 1 and path.types[0].lower() == "register":
             return self._register_route(path)
+        if path.type_key.startswith(f"{self.deployments.type.lower()}/"):
+            return self._deployment_route(path, method)
         if path.types[0].lower() == "locations" and path.types[-1].lower() in OPERATION_TYPES:
             return self._operation_route(path, method)
         if path.type_key == graph.TYPE:
@@ -252,12 +270,33 @@ class ResourceManager:
     def _permissions(self, request: ArmRequest) -> list[dict[str, Any]]:
         return authorization.permissions(self.tenant, request.caller.object_id, request.path.scope)
 
+    def _deployment_route(self, path: ArmPath, method: str) -> Route:
+        """What hangs off a deployment: its validation, and how its operation stands."""
+        kind = self.deployments
+        match method, path.types[1].lower():
+            case "POST", "validate":
+                operation = f"{kind.type}/validate/action"
+                scope = path.text.rpartition("/")[0]
+                return Route(operation, scope, kind.api_versions, kind.type, answer=kind.validate)
+            case "GET", "operationstatuses" if len(path.names) == 2:
+                return Route(
+                    "", path.text, kind.api_versions, kind.type, answer=self._deployment_status
+                )
+        raise method_not_allowed(method)
+
+    def _deployment_status(self, request: ArmRequest) -> Reply:
+        reply = self._operation_status(request)
+        if reply.body["status"] == "InProgress":
+            return Reply(200, {"status": "Running"}, reply.headers)
+        return reply
+
     def _kind_route(self, kind: ResourceKind, path: ArmPath, method: str) -> Route:
         if method == "POST":
             raise method_not_allowed(method)
         extension = kind.type.lower() in EXTENSIONS
         depth = len(path.scope.strip("/").split("/")) if path.scope else 0
-        if not extension and depth != 4 and not (depth == 2 and path.is_collection):
+        wide = path.is_collection or kind is self.deployments
+        if not extension and depth != 4 and not (depth == 2 and wide):
             raise resource_not_found(path)
         if path.is_collection:
             if method != "GET":
@@ -428,7 +467,7 @@ class ResourceManager:
             error = {
                 "code": operation.failure.code,
                 "message": operation.failure.message,
-                "details": [],
+                "details": operation.failure.details,
             }
             return Reply(200, {"status": status, "error": error})
         return Reply(200, {"status": status})

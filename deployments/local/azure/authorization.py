@@ -29,6 +29,7 @@ API_VERSIONS = (
 PERMISSIONS_TYPE = "microsoft.authorization/permissions"
 PERMISSIONS_READ = "Microsoft.Authorization/permissions/read"
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_SCOPE = re.compile(rf"/subscriptions/{GUID.pattern}(/resourceGroups/[^/]+)?", re.IGNORECASE)
 _FILTER = re.compile(
     r"(?P<scope>atScope\(\)|atScopeAndBelow\(\))"
     r"|(?P<field>principalId|assignedTo|roleName|type)(?:\s+eq\s+|\()'(?P<value>[^']*)'\)?",
@@ -254,7 +255,11 @@ class RoleDefinitions(ResourceKind):
         if not GUID.fullmatch(guid) or (existing and existing.kind != "CustomRole"):
             raise ArmError(400, "InvalidRoleDefinitionId", "Only custom roles can be written.")
         role = self._checked_role(guid, properties)
+        self._check_may_offer(request, role)
         self.tenant.add_role(role)
+        for assignment in self.tenant.access.all():  # who has the role has what it is now
+            if assignment.role.id == role.id:
+                assignment.role = role
         return Reply(201, self._render(role, request.path.scope))
 
     def delete(self, request: ArmRequest) -> Reply:
@@ -272,6 +277,21 @@ class RoleDefinitions(ResourceKind):
         del self.tenant.roles[role.id.lower()]
         return Reply(200, self._render(role, request.path.scope))
 
+    def _check_may_offer(self, request: ArmRequest, role: RoleDefinition) -> None:
+        """A role is written to all of its assignable scopes, so that must be allowed on each."""
+        caller, now = request.caller, self.tenant.clock()
+        for scope in role.assignable_scopes:
+            self.tenant.subscription(scope.strip("/").split("/")[1])
+            if not self.tenant.access.allowed(caller.object_id, f"{self.type}/write", scope, now):
+                raise ArmError(
+                    403,
+                    "LinkedAuthorizationFailed",
+                    f"The client '{caller.client_id}' with object id '{caller.object_id}' has "
+                    f"permission to perform action '{self.type}/write' on scope "
+                    f"'{request.path.text}'; however, it does not have permission to perform it "
+                    f"on the linked scope '{scope}'.",
+                )
+
     def _checked_role(self, guid: str, properties: dict[str, Any]) -> RoleDefinition:
         name, scopes = properties.get("roleName"), properties.get("assignableScopes")
         permissions = properties.get("permissions")
@@ -280,6 +300,12 @@ class RoleDefinitions(ResourceKind):
                 400,
                 "InvalidRoleDefinition",
                 "'roleName', 'assignableScopes' and 'permissions' are required.",
+            )
+        if not all(isinstance(one, str) and _SCOPE.fullmatch(one) for one in scopes):
+            raise ArmError(
+                400,
+                "InvalidAssignableScopes",
+                "Assignable scopes are subscriptions or resource groups here.",
             )
         if any(r.name.lower() == name.lower() and r.id != guid for r in self.tenant.roles.values()):
             raise ArmError(

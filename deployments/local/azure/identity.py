@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from deployments.local.azure.protocol import (
     body_object,
     properties_of,
     resource_not_found,
+    tags_of,
 )
 from deployments.local.azure.tenant import (
     FederatedCredential,
@@ -27,6 +29,7 @@ IDENTITY_TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
 CREDENTIAL_TYPE = f"{IDENTITY_TYPE}/federatedIdentityCredentials"
 MOST_CREDENTIALS = 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,119}")
+_IDENTITY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,127}")
 
 
 @dataclass(kw_only=True)
@@ -49,7 +52,7 @@ class UserAssignedIdentity(Resource):
 
 
 class UserAssignedIdentities(ResourceKind):
-    """userAssignedIdentities: read only; the seed plants them."""
+    """userAssignedIdentities: making one makes its service principal, too."""
 
     type = IDENTITY_TYPE
     api_versions = API_VERSIONS
@@ -59,6 +62,47 @@ class UserAssignedIdentities(ResourceKind):
 
     def get(self, request: ArmRequest) -> Reply:
         return Reply(200, find_identity(self.tenant, request, request.path.key).render())
+
+    def put(self, request: ArmRequest) -> Reply:
+        path, body = request.path, body_object(request)
+        location = body.get("location")
+        if not isinstance(location, str) or not location:
+            raise ArmError(400, "LocationRequired", "The location property is required.")
+        if not _IDENTITY_NAME.fullmatch(path.name):
+            raise _bad_request(
+                "The name of a user-assigned identity has 3 to 128 letters, digits, '-' or '_'."
+            )
+        location = location.replace(" ", "").lower()
+        existing = self.tenant.resource(path.key)
+        if isinstance(existing, UserAssignedIdentity):
+            if existing.location != location:
+                raise ArmError(
+                    409,
+                    "InvalidResourceLocation",
+                    f"The resource '{path.name}' already exists in location '{existing.location}'.",
+                )
+            existing.tags = tags_of(body)
+            return Reply(200, existing.render())
+        principal = ServicePrincipal(str(uuid.uuid4()), str(uuid.uuid4()), path.name)
+        identity = UserAssignedIdentity(
+            id=path.text,
+            name=path.name,
+            location=location,
+            tags=tags_of(body),
+            tenant_id=self.tenant.id,
+            principal=self.tenant.add_principal(principal),
+        )
+        self.tenant.add_resource(identity)
+        return Reply(201, identity.render())
+
+    def delete(self, request: ArmRequest) -> Reply:
+        """Its role assignments stay, of a principal that is no more."""
+        found = self.tenant.resource(request.path.key)
+        if not isinstance(found, UserAssignedIdentity):
+            return Reply(204)
+        self.tenant.remove_resource(found)
+        self.tenant.principals.pop(found.principal.client_id.lower(), None)
+        return Reply(200)
 
     def members(self, request: ArmRequest) -> list[dict[str, Any]]:
         path = request.path

@@ -16,6 +16,7 @@ class OperationFailure:
     code: str = "InternalServerError"
     message: str = "An error occurred."
     keeps_change: bool = False
+    details: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -70,6 +71,12 @@ class Operations:
         )
         self._known[operation.id] = self._running[target] = operation
         return operation
+
+    def finish(self, operation: Operation) -> None:
+        """End it now, polled or not."""
+        if self._running.get(operation.target) is operation:
+            del self._running[operation.target]
+        operation.end()
 
     def find(self, operation_id: str) -> Operation | None:
         return self._known.get(operation_id.lower())

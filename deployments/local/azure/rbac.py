@@ -173,26 +173,3 @@ READER = RoleDefinition(
     kind="BuiltInRole",
 )
 BUILT_IN = (OWNER, CONTRIBUTOR, READER)
-
-# Least privilege for the scan: what the rules read, what discovery lists, and what it takes to ask
-# the graph and to know that it left nothing out.
-SCANNER_ACTIONS = (
-    "Microsoft.Authorization/permissions/read",
-    "Microsoft.ResourceGraph/resources/read",
-    "Microsoft.Resources/subscriptions/read",
-    "Microsoft.Resources/subscriptions/resourceGroups/read",
-    "Microsoft.Network/networkSecurityGroups/read",
-    "Microsoft.Storage/storageAccounts/read",
-)
-
-# Least privilege for every fix of the rule table. Where its operations run is told by the
-# operation's own address, which whoever started it may read.
-REMEDIATOR_ACTIONS = (
-    "Microsoft.Network/networkSecurityGroups/read",
-    "Microsoft.Network/networkSecurityGroups/securityRules/read",
-    "Microsoft.Network/networkSecurityGroups/securityRules/write",
-    "Microsoft.Network/networkSecurityGroups/securityRules/delete",
-    "Microsoft.Network/locations/operations/read",
-    "Microsoft.Storage/storageAccounts/read",
-    "Microsoft.Storage/storageAccounts/write",
-)

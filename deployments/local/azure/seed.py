@@ -10,6 +10,7 @@ import copy
 import random
 import secrets
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,13 +19,13 @@ from deployments.local.azure.network import GROUP_TYPE, SecurityGroup, check_con
 from deployments.local.azure.rbac import (
     BUILT_IN,
     OWNER,
-    REMEDIATOR_ACTIONS,
-    SCANNER_ACTIONS,
     RoleAssignment,
     RoleDefinition,
 )
 from deployments.local.azure.storage import ACCOUNT_TYPE, StorageAccount, default_properties
 from deployments.local.azure.tenant import ResourceGroup, ServicePrincipal, Subscription, Tenant
+from deployments.templates import remediator_permissions, scanner_permissions
+from tasks.model import Cloud
 
 SSH = "azure_network_security_group_ssh_not_open"
 RDP = "azure_network_security_group_rdp_not_open"
@@ -354,9 +355,11 @@ class _Seeder:
         every = [*live, disabled]
         scanner, scanner_secret = self._application("suture-scanner")
         customer, customer_secret = self._application("customer-admin")
-        remediator_role = self._custom_role("Suture Remediator", REMEDIATOR_ACTIONS, every)
+        remediator_role = self._custom_role(
+            "Suture Remediator", remediator_permissions(Cloud.AZURE), every
+        )
         # Not Reader: that may read federated credentials, and an open gate's code is in one.
-        scanner_role = self._custom_role("Suture Scanner", SCANNER_ACTIONS, every)
+        scanner_role = self._custom_role("Suture Scanner", scanner_permissions(Cloud.AZURE), every)
         # Enough to be discovered, not enough to be read: how a missing role shows.
         discovery_role = self._custom_role(
             "Subscription Lister", ("Microsoft.Resources/subscriptions/read",), every
@@ -403,14 +406,14 @@ class _Seeder:
         return identity
 
     def _custom_role(
-        self, name: str, actions: tuple[str, ...], where: list[Subscription]
+        self, name: str, actions: Sequence[str], where: list[Subscription]
     ) -> RoleDefinition:
         return self._tenant.add_role(
             RoleDefinition(
                 id=self._uuid(),
                 name=name,
                 description="",
-                actions=actions,
+                actions=tuple(actions),
                 assignable_scopes=tuple(f"/subscriptions/{s.id}" for s in where),
             )
         )

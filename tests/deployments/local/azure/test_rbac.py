@@ -10,18 +10,19 @@ from deployments.local.azure.rbac import (
     CONTRIBUTOR,
     OWNER,
     READER,
-    REMEDIATOR_ACTIONS,
     AccessBook,
     RoleAssignment,
     RoleDefinition,
     ancestors,
     covers,
 )
+from deployments.templates import remediator_permissions
+from tasks.model import Cloud
 
 RULE_WRITE = "Microsoft.Network/networkSecurityGroups/securityRules/write"
 GROUP = "/subscriptions/s1/resourceGroups/rg"
 NSG = f"{GROUP}/providers/Microsoft.Network/networkSecurityGroups/web"
-REMEDIATOR = RoleDefinition("r", "Remediator", "", REMEDIATOR_ACTIONS)
+REMEDIATOR = RoleDefinition("r", "Remediator", "", tuple(remediator_permissions(Cloud.AZURE)))
 
 segment = st.text("abcABC019-_.", min_size=1, max_size=8)
 scopes = st.lists(segment, min_size=1, max_size=8).map(lambda parts: "/" + "/".join(parts))
