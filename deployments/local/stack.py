@@ -237,8 +237,8 @@ def _interrupted_after() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def fleet_env(fleet: Mapping[str, Any]) -> dict[str, str]:
