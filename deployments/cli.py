@@ -627,6 +627,30 @@ def verify(
     raise typer.Exit(1 if broken else 0)
 
 
+@audit.command("show")
+def audit_show(
+    remediation: Annotated[str, typer.Argument(metavar="REMEDIATION", help="A remediation's id.")],
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Tell what became of one remediation, step by step: who, when, which calls, how it ended."""
+    from tasks.story import tell
+    from tasks.warehouse.audit import entries_about
+    from tasks.warehouse.database import connect
+    from tasks.warehouse.remediations import load_remediation
+
+    with connect() as warehouse:
+        found = load_remediation(warehouse, remediation.strip())
+        story = tell(entries_about(warehouse, [found.id, found.run_id]))
+    if form is Format.JSON:
+        typer.echo(json.dumps([one.json for one in story], indent=2))
+        return
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    for one in story:
+        console.print(f"[bold]{one.at:%Y-%m-%d %H:%M:%S}[/bold] {escape(one.sentence)}")
+        for line in one.lines:
+            console.print(f"    [dim]{escape(line)}[/dim]")
+
+
 @issuer.command("documents")
 def issuer_documents(
     to: Annotated[

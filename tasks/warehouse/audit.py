@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,8 @@ from tasks.audit import Broken, Entry, first_broken, next_entry
 from tasks.warehouse.rows import clean
 
 AUDIT_LOCK = 5_782_003  # two writers must not both follow the same entry
+
+ENTRIES = "SELECT number, at, actor, action, subject, details::text, prev_hash, hash FROM audit_log"
 
 
 def append(
@@ -64,12 +66,15 @@ def head(conn: psycopg.Connection) -> tuple[int, str] | None:
 def entries(conn: psycopg.Connection) -> Iterator[Entry]:
     """The audit log from its first row, without holding it in memory."""
     with conn.transaction(), conn.cursor(name="audit_entries") as cursor:
-        cursor.execute(
-            "SELECT number, at, actor, action, subject, details::text, prev_hash, hash "
-            "FROM audit_log ORDER BY number"
-        )
+        cursor.execute(f"{ENTRIES} ORDER BY number")
         for row in cursor:
             yield Entry(*row)
+
+
+def entries_about(conn: psycopg.Connection, subjects: Sequence[str]) -> list[Entry]:
+    """The entries on any of these subjects, in order."""
+    rows = conn.execute(f"{ENTRIES} WHERE subject = ANY(%s) ORDER BY number", (list(subjects),))
+    return [Entry(*row) for row in rows]
 
 
 def verify_chain(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -38,8 +39,9 @@ from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict
 from tasks.planning import by_account, find_findings, plan_finding, read_resources
 from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Run, paragraph
 from tasks.rules import rule
+from tasks.story import tell
 from tasks.warehouse import remediations, scans
-from tasks.warehouse.audit import verify_chain
+from tasks.warehouse.audit import entries_about, verify_chain
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import account_of, finding_by_id, open_findings
 
@@ -538,7 +540,7 @@ def test_what_was_done_is_written_down_when_the_warehouse_is_back(bench: Bench) 
     bench.patch.setattr(remediation_records, "_observe", away)
     bench.answer(run, code)
     assert bench.states(run) == ["remediated"]
-    assert bench.stages(run) == ["before", "before", "after"]
+    assert bench.stages(run) == ["before", "before", "during", "after"]
     assert bench.status(finding) == "resolved"
 
 
@@ -778,6 +780,38 @@ def test_a_scan_that_looked_later_than_the_run_knows_better(bench: Bench) -> Non
     bench.answer(run, code)
     assert bench.states(run) == ["remediated"]
     assert bench.status(finding) == "open"
+
+
+# --- the record --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule_id", [EBS, AZURE_SSH, BUCKET])
+def test_the_record_says_who_wrote_what_with_the_clouds_own_numbers(
+    bench: Bench, rule_id: str
+) -> None:
+    (finding,) = bench.take(rule_id)
+    run = bench.begin([finding])
+    bench.answer(run, bench.open(finding).code.get_secret_value())
+    bench.close_gate(finding)
+    assert bench.states(run) == ["remediated"]
+    item = run.items[0]
+    with connect() as warehouse:
+        told = entries_about(warehouse, [item.id])
+    assert [one.action for one in told][:3] == ["planned", "approved", "applying"]
+    said = [json.loads(one.details) for one in told]
+    assert said[0]["requested_by"] == "a test"
+    assert {one["plan"] for one in said[:3]} == {item.planned.hash}
+    (session,) = [call for call in said[2]["calls"] if call["operation"] == "session"]
+    expected = "assumed-role/" if item.planned.resource.cloud is Cloud.AWS else "client "
+    assert expected in session["identity"]
+    assert datetime.fromisoformat(session["until"]) > datetime.now(UTC)
+    written = [call for one in said[3:] for call in one.get("calls", ())]
+    assert len(written) == len(item.planned.steps)
+    for call in written:
+        assert call["request_id"]
+        assert 200 <= call["status"] < 300
+    words = "\n".join(line for one in tell(told) for line in one.lines)
+    assert all(call["request_id"] in words for call in written)
 
 
 # --- parts -------------------------------------------------------------------------------------
