@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 
-from tasks.audit import Broken, Entry, first_broken, next_entry
+from tasks.audit import GENESIS, Broken, Entry, first_broken
+from tasks.model import canonical_json
 from tasks.warehouse.rows import clean
 
-AUDIT_LOCK = 5_782_003  # two writers must not both follow the same entry
-
-ENTRIES = "SELECT number, at, actor, action, subject, details::text, prev_hash, hash FROM audit_log"
+COLUMNS = "number, at, actor, action, subject, details::text, prev_hash, hash, version, salt"
+ENTRIES = f"SELECT {COLUMNS} FROM audit_log"  # noqa: S608
 
 
 def append(
@@ -25,42 +24,22 @@ def append(
 ) -> Entry:
     """Write down who did what to what. Never put a code into ``details``: it stays for ever.
 
-    Inside a caller's transaction the entry is part of it, and other writers wait for its end.
+    Inside a caller's transaction the entry is part of it, and other writers wait for its end. The
+    database gives it its number, time and hash: the application's role can do nothing else.
     """
-    with conn.transaction():
-        conn.execute("SELECT pg_advisory_xact_lock(%s)", (AUDIT_LOCK,))
-        entry = next_entry(
-            head(conn),
-            at=datetime.now(UTC),
-            actor=clean(actor),
-            action=clean(action),
-            subject=clean(subject),
-            details=details or {},
-        )
-        conn.execute(
-            """
-            INSERT INTO audit_log (number, at, actor, action, subject, details, prev_hash, hash)
-            VALUES (%s, %s, %s, %s, %s, %s::json, %s, %s)
-            """,
-            (
-                *(entry.number, entry.at, entry.actor, entry.action, entry.subject),
-                *(entry.details, entry.prev_hash, entry.hash),
-            ),
-        )
-        conn.execute(
-            """
-            INSERT INTO audit_head (single, number, hash) VALUES (true, %(number)s, %(hash)s)
-            ON CONFLICT (single) DO UPDATE SET number = excluded.number, hash = excluded.hash
-            """,
-            {"number": entry.number, "hash": entry.hash},
-        )
-    return entry
+    said = (clean(actor), clean(action), clean(subject), canonical_json(dict(details or {})))
+    row = conn.execute(
+        f"SELECT {COLUMNS} FROM audit_append(%s, %s, %s, %s)",  # noqa: S608
+        said,
+    ).fetchone()
+    assert row is not None
+    return Entry(*row)
 
 
 def head(conn: psycopg.Connection) -> tuple[int, str] | None:
     """The last entry's number and hash. A copy kept elsewhere proves that none was cut off."""
     row = conn.execute("SELECT number, hash FROM audit_head").fetchone()
-    return (row[0], row[1]) if row else None
+    return (row[0], row[1]) if row and row[0] else None
 
 
 def entries(conn: psycopg.Connection) -> Iterator[Entry]:
@@ -86,9 +65,9 @@ def verify_chain(
     can rewrite both tables and all hashes after a row goes unseen.
     """
     with conn.transaction():
-        # A writer at work would show a head that the rows we read do not reach yet.
-        conn.execute("SELECT pg_advisory_xact_lock(%s)", (AUDIT_LOCK,))
-        broken = first_broken(entries(conn), head(conn) or (0, "0" * 64))
+        # One look at both: a writer at work would show a head that the rows do not reach.
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        broken = first_broken(entries(conn), head(conn) or (0, GENESIS))
         if broken is not None or expected_head is None:
             return broken
         number, expected = expected_head

@@ -227,7 +227,7 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def whole(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    postgres.create_database("remediation_tests", template="template_warehouse")
+    postgres.create_warehouse("remediation_tests", template="template_warehouse")
     folder = tmp_path_factory.mktemp("fleet")
     policies = folder / "policies.yaml"
     policies.write_text(POLICIES)
