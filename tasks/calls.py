@@ -5,6 +5,7 @@ Pure. Never a body, a header or a parameter: only what names a call in the cloud
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -81,6 +82,12 @@ def note(call: CallMade) -> None:
 def being_recorded() -> bool:
     """Whether anybody wants to know: most calls are a scan's, which nobody records."""
     return _made.get() is not None
+
+
+def about(calls: Iterable[CallMade], resource_id: str) -> list[CallMade]:
+    """Those of ``calls`` that name this resource, or nothing at all, as account-wide ones do."""
+    name = re.split("[/:]", resource_id)[-1].lower()
+    return [call for call in calls if not call.target or name in call.target.lower()]
 
 
 def calls_json(calls: Iterable[CallMade]) -> list[dict[str, Any]]:

@@ -47,9 +47,9 @@ from tasks.planning import (
     by_account,
     can_go_back,
     find_findings,
+    look_at,
     plan_back,
     plan_findings,
-    read_resource,
     read_resources,
 )
 from tasks.policy import ON_REQUEST, check_automatic, load_policies, named
@@ -340,7 +340,9 @@ class _Place:
         self.read_at = datetime.now(UTC)
         run = self._run
         with recording() as self.watched.reads:
-            return read_resource(run.inventory, run.account, self._item.planned.resource)
+            seen = look_at(run.inventory, run.account, self._item.planned.resource)
+        self.watched.around = seen.around
+        return seen.resource
 
     def open_session(self, now: Resource, steps: Sequence[Step]) -> Session:
         run = self._run

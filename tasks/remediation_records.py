@@ -35,17 +35,29 @@ T = TypeVar("T")
 class Watched:
     """The calls made while a finding is closed and not written down yet.
 
-    ``calls`` signed in and wrote, in order; ``reads`` gave what is known of the resource now.
+    ``calls`` signed in and wrote, in order; ``reads`` gave what is known of the resource now, and
+    of what hangs on it (``around``).
     """
 
     calls: list[CallMade] = field(default_factory=list)
     reads: list[CallMade] = field(default_factory=list)
+    around: Mapping[str, Any] = field(default_factory=dict)
 
     def taken(self) -> dict[str, Any]:
         """What an entry of the audit log says of the calls since the last one; empties them."""
         made = calls_json(self.calls)
         self.calls.clear()
         return {"calls": made} if made else {}
+
+    def keep(
+        self, warehouse: Connection, item: Item, stage: str, resource: Resource
+    ) -> dict[str, Any]:
+        """Keep a snapshot of the resource as it was just read; what an entry says of it."""
+        around, calls = self.around, self.reads
+        kept = remediations.add_snapshot(
+            warehouse, item.id, stage, resource, around=around, calls=calls
+        )
+        return {"snapshot": kept}
 
 
 def save(run: Run, planned: Sequence[Planned]) -> None:
@@ -81,8 +93,10 @@ def _save_more(warehouse: Connection, run: Run, record: Record, one: Planned) ->
     if one.state == "already_resolved":
         place = (one.finding.region, one.finding.kind, one.finding.resource)
         _observe(warehouse, run, place, one.resource, one.read_at)
-    elif one.plan is not None:
-        remediations.add_snapshot(warehouse, record.id, "before", one.plan.resource)
+    kept = None
+    if one.state != "already_resolved" and one.plan is not None:
+        before = one.plan.resource
+        kept = remediations.add_snapshot(warehouse, record.id, "before", before, calls=one.calls)
     details = {
         "finding": one.finding.id,
         "rule": one.finding.rule,
@@ -96,6 +110,7 @@ def _save_more(warehouse: Connection, run: Run, record: Record, one: Planned) ->
         "mode": run.policy.mode.value,
         "requested_by": run.requested_by,
         "undoes": run.undoes,
+        "snapshot": kept,
     }
     note(warehouse, run, "planned", record.id, {name: one for name, one in details.items() if one})
 
@@ -158,8 +173,9 @@ def keep_waiting(run: Run, message: str = "", *, approved: bool = False) -> None
                 expires_at=until,
             )
             item.state, item.message = "waiting", message
-        if message:
-            note(warehouse, run, "asked again", run.id, {"round": run.round, "why": message})
+            if message:
+                again = {"round": run.round, "why": message, "plan": plan.hash}
+                note(warehouse, run, "asked again", item.id, again)
 
 
 def begin_writing(
@@ -177,12 +193,13 @@ def begin_writing(
             approver=answer.approver,
             approver_verified=answer.verified,
         )
-        remediations.add_snapshot(warehouse, item.id, "before", before)
+        watched = watched or Watched()
         details = {
             "plan": item.planned.hash,
             "approver": answer.approver,
             "steps": [step.action for step in item.planned.steps],
-            **(watched.taken() if watched else {}),
+            **watched.keep(warehouse, item, "before", before),
+            **watched.taken(),
         }
         note(warehouse, run, "applying", item.id, details)
     item.state = "applying"
@@ -194,9 +211,9 @@ def keep_snapshot(run: Run, item: Item, stage: str, resource: Resource, watched:
     calls = list(watched.calls)
     try:
         with connect() as warehouse, warehouse.transaction():
-            remediations.add_snapshot(warehouse, item.id, stage, resource)
+            kept = watched.keep(warehouse, item, stage, resource)
             action = "wrote" if stage == "during" else "put back"
-            note(warehouse, run, action, item.id, watched.taken())
+            note(warehouse, run, action, item.id, {**kept, **watched.taken()})
     except psycopg.Error:
         watched.calls[:] = calls  # still to be written down, with the end
         raise
@@ -210,7 +227,8 @@ def record(
     Something was done to a cloud: a database that is away is waited for.
     """
     known = item.planned.resource
-    details = {"message": closed.message, **(watched.taken() if watched else {})}
+    watched = watched or Watched()
+    details = {"message": closed.message, **watched.taken()}
 
     def write(warehouse: Connection) -> None:
         remediations.set_state(
@@ -221,14 +239,15 @@ def record(
             approver=answer.approver,
             approver_verified=answer.verified,
         )
+        kept = {}
         if closed.stage and closed.resource is not None:
-            remediations.add_snapshot(warehouse, item.id, closed.stage, closed.resource)
+            kept = watched.keep(warehouse, item, closed.stage, closed.resource)
         if closed.state == "restored":
             remediations.set_state(warehouse, run.undoes, "undone", f"Put back by run {run.id}.")
         if closed.resource is not None or closed.state == "already_resolved":
             place = (known.region, known.kind, known.id)
             _observe(warehouse, run, place, closed.resource, closed.read_at)
-        note(warehouse, run, closed.state, item.id, details)
+        note(warehouse, run, closed.state, item.id, {**details, **kept})
 
     _patiently(write)
     item.state, item.message = closed.state, closed.message

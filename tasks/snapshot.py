@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.model import Change, Resource, canonical_json
 from tasks.plan import resource_json
 
 ABSENT = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A resource as it was read, and what hangs on it as far as the scanner may read that."""
+
+    resource: Resource
+    around: Mapping[str, Any] = field(default_factory=dict)
 
 
 def content_of(resource: Resource, around: Mapping[str, Any] | None = None) -> str:

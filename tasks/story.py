@@ -81,7 +81,8 @@ def _gate_opened(entry: Entry, details: Details) -> str:
 
 
 def _asked_again(entry: Entry, details: Details) -> str:
-    return f"The approver was asked again (round {details.get('round', '?')}): {details.get('why')}"
+    plan = f" The plan is now {_short(details['plan'])}." if details.get("plan") else ""
+    return f"Asked again, round {details.get('round', '?')}: {details.get('why')}{plan}"
 
 
 def _applying(entry: Entry, details: Details) -> str:

@@ -56,6 +56,12 @@ def entries_about(conn: psycopg.Connection, subjects: Sequence[str]) -> list[Ent
     return [Entry(*row) for row in rows]
 
 
+def entries_from(conn: psycopg.Connection, number: int) -> list[Entry]:
+    """The audit log from one entry to its end."""
+    rows = conn.execute(f"{ENTRIES} WHERE number >= %s ORDER BY number", (number,))
+    return [Entry(*row) for row in rows]
+
+
 def verify_chain(
     conn: psycopg.Connection, expected_head: tuple[int, str] | None = None
 ) -> Broken | None:

@@ -26,6 +26,7 @@ from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.stack import fleet_env
 from tasks import remediation, remediation_records
 from tasks.approval import HANDLE_PREFIX
+from tasks.closing import close_finding
 from tasks.clouds import azure_write
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.azure_write import identity_options
@@ -34,15 +35,19 @@ from tasks.clouds.remediator import Propagation, Session, open_session
 from tasks.clouds.scanner import Scanner
 from tasks.codes import Redeemed
 from tasks.errors import BadInput, CloudTimeout, Conflict, GateRefused
+from tasks.evidence import changed, problems
 from tasks.inventory import load_inventory
 from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict
+from tasks.plan import Plan
 from tasks.planning import by_account, find_findings, plan_finding, read_resources
 from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Run, paragraph
 from tasks.rules import rule
+from tasks.snapshot import content_diff
 from tasks.story import tell
 from tasks.warehouse import remediations, scans
 from tasks.warehouse.audit import entries_about, verify_chain
 from tasks.warehouse.database import connect
+from tasks.warehouse.evidence import evidence_of
 from tasks.warehouse.findings import account_of, finding_by_id, open_findings
 
 pytestmark = pytest.mark.slow
@@ -812,6 +817,48 @@ def test_the_record_says_who_wrote_what_with_the_clouds_own_numbers(
         assert 200 <= call["status"] < 300
     words = "\n".join(line for one in tell(told) for line in one.lines)
     assert all(call["request_id"] in words for call in written)
+    with connect() as warehouse:
+        taken = remediations.snapshots(warehouse, item.id)
+        evidence = evidence_of(warehouse, item.id)
+    assert [one.stage for one in taken] == [
+        *("before", "before"),
+        *("during" for _ in item.planned.steps),
+        "after",
+    ]
+    for one in taken:
+        assert one.calls
+        assert all(call["request_id"] and call["status"] < 500 for call in one.calls)
+    assert taken[-1].resource == bench.now(finding)
+    assert content_diff(taken[1].content, taken[-1].content)
+    assert problems(evidence) == []
+    assert set(evidence["contents"]) == {one.address for one in taken}
+
+
+def test_a_fix_taken_back_is_recorded_with_its_undo(bench: Bench) -> None:
+    (finding,) = bench.take(VERSIONS)
+    run = bench.begin([finding])
+    code = bench.open(finding).code.get_secret_value()
+    bench.patch.setattr(remediation, "close_finding", functools.partial(never_proved, bench))
+    bench.answer(run, code)
+    bench.close_gate(finding)
+    assert bench.states(run) == ["undone"]
+    with connect() as warehouse:
+        told = entries_about(warehouse, [run.items[0].id])
+        evidence = evidence_of(warehouse, run.items[0].id)
+    assert [one.action for one in told] == [
+        *("planned", "approved", "applying", "wrote", "put back", "undone"),
+    ]
+    back = json.loads(told[4].details)
+    assert [call["undo"] for call in back["calls"]] == [True]
+    assert back["snapshot"]["stage"] == "undone"
+    assert problems(evidence) == []
+    assert changed(evidence) == []
+
+
+def never_proved(bench: Bench, plan: Plan, place: Any, **options: Any) -> Any:
+    """Close it by a plan that no state of the resource achieves once it has been written to."""
+    bench.patch.setattr(Plan, "achieved", lambda *_: False)
+    return close_finding(plan, place, verify_seconds=0.1, **options)
 
 
 # --- parts -------------------------------------------------------------------------------------
