@@ -307,6 +307,7 @@ def close_one(run: Run, number: int, answer: Answered) -> State:
         closed = replace(closed, read_at=place.read_at)
     except GateRefused as refusal:
         run.gate_refusal = str(refusal)
+        records.note_refused(run, item, str(refusal), place.watched)
         return Failed(name="Gate refused", message=str(refusal))
     except Drifted as drift:
         item.drifted, item.state = True, "waiting"

@@ -206,6 +206,12 @@ def begin_writing(
     run.changed.add(before.id)
 
 
+def note_refused(run: Run, item: Item, why: str, watched: Watched) -> None:
+    """Write down that the gate did not let us in, with the cloud's answer."""
+    details = {"message": why, **watched.taken()}
+    _patiently(lambda warehouse: note(warehouse, run, "gate refused", item.id, details))
+
+
 def keep_snapshot(run: Run, item: Item, stage: str, resource: Resource, watched: Watched) -> None:
     """Keep the resource as it is on the way, with the calls that were made since the last look."""
     calls = list(watched.calls)
@@ -243,7 +249,9 @@ def record(
         if closed.stage and closed.resource is not None:
             kept = watched.keep(warehouse, item, closed.stage, closed.resource)
         if closed.state == "restored":
-            remediations.set_state(warehouse, run.undoes, "undone", f"Put back by run {run.id}.")
+            words = f"Put back by run {run.id}."
+            remediations.set_state(warehouse, run.undoes, "undone", words)
+            note(warehouse, run, "undone", run.undoes, {"message": words, "by": item.id})
         if closed.resource is not None or closed.state == "already_resolved":
             place = (known.region, known.kind, known.id)
             _observe(warehouse, run, place, closed.resource, closed.read_at)

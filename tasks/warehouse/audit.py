@@ -1,4 +1,7 @@
-"""The audit log in the warehouse: appended one at a time, verified from first row to head."""
+"""The audit log in the warehouse: appended one at a time, verified from first row to head.
+
+Its tables are named with their schema: a temporary table of the same name is not read instead.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from tasks.model import canonical_json
 from tasks.warehouse.rows import clean
 
 COLUMNS = "number, at, actor, action, subject, details::text, prev_hash, hash, version, salt"
-ENTRIES = f"SELECT {COLUMNS} FROM audit_log"  # noqa: S608
+ENTRIES = f"SELECT {COLUMNS} FROM public.audit_log"  # noqa: S608
 
 
 def append(
@@ -29,7 +32,7 @@ def append(
     """
     said = (clean(actor), clean(action), clean(subject), canonical_json(dict(details or {})))
     row = conn.execute(
-        f"SELECT {COLUMNS} FROM audit_append(%s, %s, %s, %s)",  # noqa: S608
+        f"SELECT {COLUMNS} FROM public.audit_append(%s::text, %s::text, %s::text, %s::text)",  # noqa: S608
         said,
     ).fetchone()
     assert row is not None
@@ -38,7 +41,7 @@ def append(
 
 def head(conn: psycopg.Connection) -> tuple[int, str] | None:
     """The last entry's number and hash. A copy kept elsewhere proves that none was cut off."""
-    row = conn.execute("SELECT number, hash FROM audit_head").fetchone()
+    row = conn.execute("SELECT number, hash FROM public.audit_head").fetchone()
     return (row[0], row[1]) if row and row[0] else None
 
 
@@ -77,7 +80,9 @@ def verify_chain(
         if broken is not None or expected_head is None:
             return broken
         number, expected = expected_head
-        row = conn.execute("SELECT hash FROM audit_log WHERE number = %s", (number,)).fetchone()
+        row = conn.execute(
+            "SELECT hash FROM public.audit_log WHERE number = %s", (number,)
+        ).fetchone()
     if row is None:
         return Broken(number, f"entry {number} is missing")
     return None if row[0] == expected else Broken(number, "it is not the entry that was kept")

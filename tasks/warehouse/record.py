@@ -68,9 +68,12 @@ def admit(app: Connection, owner: Connection, app_field: str, owner_field: str) 
         if wrong:
             raise BadInput(app_field, problem, f"Let an administrator run: {remedy};")
     try:
-        owner.execute(
-            sql.SQL("GRANT USAGE, CREATE ON SCHEMA public TO {}").format(sql.Identifier(role))
-        )
+        # Usage with the right to pass it on: to analysts.
+        for right in (
+            "CREATE ON SCHEMA public TO {}",
+            "USAGE ON SCHEMA public TO {} WITH GRANT OPTION",
+        ):
+            owner.execute(sql.SQL("GRANT " + right).format(sql.Identifier(role)))
     except psycopg.errors.InsufficientPrivilege:
         raise BadInput(
             owner_field,

@@ -796,7 +796,8 @@ def test_the_record_says_who_wrote_what_with_the_clouds_own_numbers(
 ) -> None:
     (finding,) = bench.take(rule_id)
     run = bench.begin([finding])
-    bench.answer(run, bench.open(finding).code.get_secret_value())
+    code = bench.open(finding).code.get_secret_value()
+    bench.answer(run, code)
     bench.close_gate(finding)
     assert bench.states(run) == ["remediated"]
     item = run.items[0]
@@ -832,6 +833,26 @@ def test_the_record_says_who_wrote_what_with_the_clouds_own_numbers(
     assert content_diff(taken[1].content, taken[-1].content)
     assert problems(evidence) == []
     assert set(evidence["contents"]) == {one.address for one in taken}
+    assert code not in json.dumps(evidence)
+
+
+def test_a_gate_that_does_not_open_is_recorded_with_the_clouds_answer(bench: Bench) -> None:
+    (finding,) = bench.take(BUCKET)
+    run = bench.begin([finding])
+    bench.answer(run, "123456")
+    item = run.items[0]
+    with connect() as warehouse:
+        told = entries_about(warehouse, [item.id])
+        evidence = evidence_of(warehouse, item.id)
+    assert [one.action for one in told] == ["planned", "approved", "gate refused", "asked again"]
+    (call,) = json.loads(told[2].details)["calls"]
+    assert (call["operation"], call["status"], call["code"]) == (
+        *("sts:AssumeRole", 403, "AccessDenied"),
+    )
+    assert call["request_id"]
+    assert "123456" not in json.dumps(evidence)
+    assert problems(evidence) == []
+    bench.answer(run, decision="deny")
 
 
 def test_a_fix_taken_back_is_recorded_with_its_undo(bench: Bench) -> None:
@@ -848,11 +869,14 @@ def test_a_fix_taken_back_is_recorded_with_its_undo(bench: Bench) -> None:
     assert [one.action for one in told] == [
         *("planned", "approved", "applying", "wrote", "put back", "undone"),
     ]
+    assert "undo: s3:PutBucketVersioning" in "\n".join(tell(told)[4].lines)
     back = json.loads(told[4].details)
     assert [call["undo"] for call in back["calls"]] == [True]
     assert back["snapshot"]["stage"] == "undone"
     assert problems(evidence) == []
-    assert changed(evidence) == []
+    # What AWS has no way back from is not hidden: a bucket once versioned is never unversioned.
+    field = "resource.config.Versioning.Status"
+    assert changed(evidence) == [{"field": field, "before": "–", "after": "Suspended"}]
 
 
 def never_proved(bench: Bench, plan: Plan, place: Any, **options: Any) -> Any:

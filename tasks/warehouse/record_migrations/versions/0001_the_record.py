@@ -49,6 +49,7 @@ def audit_log() -> None:
         comment="What Suture did and who decided it: an append-only hash chain",
         schema="public",
     )
+    op.create_index(op.f("audit_log_subject_idx"), "audit_log", ["subject"], schema="public")
     op.create_table(
         "audit_head",
         sa.Column(
