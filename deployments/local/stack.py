@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 
 from deployments.local.children import Child, free_port
 from deployments.local.postgres import OWNER, EmbeddedPostgres
-from tasks.warehouse.database import connect, upgrade
+from tasks.warehouse.database import OWNER_VARIABLE, connect, upgrade
 from tasks.warehouse.roles import create_analyst
 
 # What keeps the embedded server light (measured: a third of the server's CPU per task run).
@@ -178,6 +178,7 @@ class Stack:
             "TMPDIR": str(temporary),  # Prefect's runner leaves an empty folder in it
         }
         self.env.pop("PREFECT_API_KEY", None)
+        self.env.pop(OWNER_VARIABLE, None)
 
     def _make_analyst(self) -> None:
         with connect(self.env["SUTURE_WAREHOUSE_URL"]) as warehouse:

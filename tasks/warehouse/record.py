@@ -22,6 +22,8 @@ from tasks.warehouse.rows import to_resource
 READABLE = ("audit_log", "audit_head", "snapshots", "snapshot_contents", "record_version")
 ADDABLE = ("snapshots", "snapshot_contents")
 
+RECORD_LOCK = 5_782_004  # any number that nobody else takes as an advisory lock here
+
 Connection = psycopg.Connection
 
 
@@ -37,8 +39,9 @@ def admit(app: Connection, owner: Connection, app_field: str, owner_field: str) 
     """Check that the two roles are apart, and let the application's make its own tables.
 
     Returns the name of the application's role. Raises BadInput, with what an administrator does
-    about it.
+    about it. Others who upgrade wait until this connection of the owner's ends.
     """
+    owner.execute("SELECT pg_advisory_lock(%s)", (RECORD_LOCK,))
     ask = "SELECT current_database(), pg_postmaster_start_time(), current_user::text"
     its, owners = app.execute(ask).fetchone(), owner.execute(ask).fetchone()
     assert its is not None and owners is not None  # noqa: PT018

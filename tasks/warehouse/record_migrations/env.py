@@ -6,9 +6,7 @@ The owner names every schema, because its search path holds none that others may
 from __future__ import annotations
 
 from alembic import context
-from sqlalchemy import Connection, text
-
-RECORD_LOCK = 5_782_004  # any number that nobody else takes as an advisory lock here
+from sqlalchemy import Connection
 
 
 def migrate(connection: Connection) -> None:
@@ -16,7 +14,6 @@ def migrate(connection: Connection) -> None:
         connection=connection, version_table="record_version", version_table_schema="public"
     )
     with context.begin_transaction():
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": RECORD_LOCK})
         context.run_migrations()
 
 

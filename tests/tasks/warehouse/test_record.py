@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
@@ -361,6 +362,20 @@ def test_an_owner_is_asked_for_only_where_it_is_needed(
             audit.append(made, "ann", "did", "it")
     finally:
         postgres.drop_database(name)
+
+
+def test_several_upgrades_at_once_are_one(old: str, postgres: EmbeddedPostgres) -> None:
+    name = old.rpartition("/")[2]
+    postgres.create_warehouse(name)
+
+    def upgrade(_: int) -> None:
+        database.upgrade(old, postgres.url(name, OWNER))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(upgrade, range(3)))
+    with database.connect(old) as conn:
+        assert [one.number for one in audit.entries(conn)] == [1, 2, 3]
+        assert len(remediations.snapshots(conn, str(REMEDIATION))) == 1
 
 
 # --- snapshots ----------------------------------------------------------------------------------
