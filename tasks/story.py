@@ -137,8 +137,9 @@ def _snapshot(details: Details) -> list[str]:
     kept = details.get("snapshot")
     if not kept:
         return []
-    lines = [f"Snapshot {kept['stage']}: {kept['content']}, from these reads:"]
-    return [*lines, *(_call(one) for one in kept.get("calls", ()))]
+    reads = [_call(one) for one in kept.get("calls", ())]
+    of = f", from {len(reads)} read{'s' * (len(reads) != 1)}:" if reads else "."
+    return [f"Snapshot {kept['stage']}: {kept['content']}{of}", *reads]
 
 
 def _short(text: str) -> str:
