@@ -37,6 +37,14 @@ class Commands(TyperGroup):
         raise typer.Exit(2)
 
 
+class Evidence(Commands):
+    """`suture evidence ID` is short for `suture evidence make ID`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        known = args[0] in self.commands
+        return super().resolve_command(ctx, args if known else ["make", *args])
+
+
 app = typer.Typer(
     name="suture",
     cls=Commands,
@@ -49,12 +57,16 @@ gate = typer.Typer(help="Open and close the gate of an account, with your own cr
 db = typer.Typer(help="The warehouse's database.")
 policy = typer.Typer(help="The policies that say how findings are closed.")
 audit = typer.Typer(help="The audit log: who did what to what.")
+snapshot = typer.Typer(help="Resources as they were read before, during and after a fix.")
+evidence = typer.Typer(cls=Evidence, help="What proves one fix, to be checked without a database.")
 issuer = typer.Typer(help="Suture as an OpenID issuer, which clouds and customers trust.")
 for part, its_name in (
     (gate, "gate"),
     (db, "db"),
     (policy, "policy"),
     (audit, "audit"),
+    (snapshot, "snapshot"),
+    (evidence, "evidence"),
     (issuer, "issuer"),
 ):
     app.add_typer(part, name=its_name, no_args_is_help=True)
@@ -62,6 +74,7 @@ for part, its_name in (
 
 WIDE = 400  # columns of a table that nobody looks at
 SHORT_ID = 12
+STAGES = "before, during, after or undone; of several at one stage, the last."
 TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
 
@@ -625,17 +638,19 @@ def verify(
             "it was rewritten or cut off.",
         ),
     ] = "",
+    head_file: Annotated[
+        Path | None,
+        typer.Option("--head", help="The same, from the file that `suture audit head` wrote."),
+    ] = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Check the audit log's hash chain from its first entry to its head. Exit code 1: broken."""
     from tasks.warehouse.audit import head, verify_chain
     from tasks.warehouse.database import connect
 
-    number, colon, kept = expected.partition(":")
-    if expected and not (colon and number.isdecimal() and kept):
-        raise BadInput("--expected", "is not NUMBER:HASH.", "Copy what this command printed.")
+    kept = _head(expected, head_file)
     with connect() as warehouse:
-        broken = verify_chain(warehouse, (int(number), kept) if expected else None)
+        broken = verify_chain(warehouse, kept)
         last = head(warehouse)
     show_one(
         {
@@ -647,6 +662,132 @@ def verify(
         form,
     )
     raise typer.Exit(1 if broken else 0)
+
+
+def _head(expected: str, file: Path | None) -> tuple[int, str] | None:
+    """A head that was kept elsewhere, as typed or from a file; None where there is none."""
+    from tasks.evidence import parse_head
+
+    if file is not None:
+        return parse_head("--head", file.read_text(encoding="utf-8"))
+    return parse_head("--expected", expected) if expected else None
+
+
+@audit.command("head")
+def audit_head() -> None:
+    """Print the chain's head, NUMBER:HASH, to be kept where this database's owner cannot reach."""
+    from tasks.audit import GENESIS
+    from tasks.warehouse.audit import head
+    from tasks.warehouse.database import connect
+
+    with connect() as warehouse:
+        number, kept = head(warehouse) or (0, GENESIS)
+    typer.echo(f"{number}:{kept}")
+
+
+@audit.command("show")
+def audit_show(
+    remediation: Annotated[str, typer.Argument(metavar="REMEDIATION", help="A remediation's id.")],
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Tell what became of one remediation, step by step: who, when, which calls, how it ended."""
+    from tasks.story import tell
+    from tasks.warehouse.audit import entries_about
+    from tasks.warehouse.database import connect
+    from tasks.warehouse.remediations import load_remediation
+
+    with connect() as warehouse:
+        found = load_remediation(warehouse, remediation.strip())
+        story = tell(entries_about(warehouse, [found.id, found.run_id]))
+    if form is Format.JSON:
+        typer.echo(json.dumps([one.json for one in story], indent=2))
+        return
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    for one in story:
+        console.print(f"[bold]{one.at:%Y-%m-%d %H:%M:%S}[/bold] {escape(one.sentence)}")
+        for line in one.lines:
+            console.print(f"    [dim]{escape(line)}[/dim]")
+
+
+@snapshot.command("diff")
+def snapshot_diff(
+    remediation: Annotated[str, typer.Argument(metavar="REMEDIATION", help="A remediation's id.")],
+    old: Annotated[str, typer.Option("--from", metavar="STAGE", help=STAGES)] = "before",
+    new: Annotated[str, typer.Option("--to", metavar="STAGE", help=STAGES)] = "after",
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Show what differs between two snapshots of one remediation, field by field."""
+    from tasks.snapshot import content_diff
+    from tasks.warehouse.database import connect
+    from tasks.warehouse.remediations import load_remediation, snapshots
+
+    with connect() as warehouse:
+        found = load_remediation(warehouse, remediation.strip())
+        taken = {one.stage: one.content for one in snapshots(warehouse, found.id)}
+    for option, stage in (("--from", old), ("--to", new)):
+        if stage not in taken:
+            there = ", ".join(taken) or "none"
+            raise BadInput(option, f"there is no snapshot {stage[:20]!r}.", f"There are: {there}.")
+    differs = content_diff(taken[old], taken[new])
+    rows = [{"field": one.field, old: one.before, new: one.after} for one in differs]
+    show(rows, ("field", old, new), form)
+
+
+@evidence.command("make")
+def evidence_make(
+    remediation: Annotated[str, typer.Argument(metavar="REMEDIATION", help="A remediation's id.")],
+    output: Annotated[
+        Path, typer.Option(help="The directory to write both files to, or the JSON file.")
+    ],
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Write the evidence of one remediation: a JSON file that proves, and a page that is read."""
+    from tasks.evidence_page import page
+    from tasks.model import sha256
+    from tasks.warehouse.database import connect
+    from tasks.warehouse.evidence import evidence_of
+
+    with connect() as warehouse:
+        found = evidence_of(warehouse, remediation.strip())
+    file = output
+    if output.suffix != ".json":
+        file = output / f"evidence-{found['remediation']}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(found, indent=1, sort_keys=True) + "\n"
+    file.write_text(text, encoding="utf-8")
+    readable = file.with_suffix(".html")
+    readable.write_text(page(found, file=file.name, digest=sha256(text)), encoding="utf-8")
+    _done(
+        {"evidence": str(file), "page": str(readable)}, f"Written to {file} and {readable}.", form
+    )
+
+
+@evidence.command("verify")
+def evidence_verify(
+    file: Annotated[Path, typer.Argument(help="The JSON file that `suture evidence make` wrote.")],
+    head_file: Annotated[
+        Path | None,
+        typer.Option("--head", help="What `suture audit head` wrote: the chain must meet it."),
+    ] = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Check evidence without a database: entries, chain, plan, snapshots. Exit code 1: broken."""
+    from tasks.evidence import problems
+
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise BadInput("FILE", f"{file} is not JSON.", "Name an evidence file.") from None
+    wrong = problems(found, _head("", head_file))
+    end = found["chain"]["head"]
+    said = {
+        "holds": not wrong,
+        "remediation": found["remediation"],
+        "head": f"{end['number']}:{end['hash']}",
+        "head_met": "not asked: compare it, or give --head" if head_file is None else not wrong,
+    }
+    show_one(said | ({"problems": wrong} if wrong else {}), form)
+    raise typer.Exit(1 if wrong else 0)
 
 
 @issuer.command("documents")

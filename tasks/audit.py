@@ -1,9 +1,15 @@
-"""The audit log's hash chain, pure: how an entry is hashed, and where a chain is broken."""
+"""The audit log's hash chain, pure: how an entry is hashed, and where a chain is broken.
+
+An entry's hash is made of the hash before it, its number, and the hash of its body (all else that
+it says, and a random salt). So who holds only a body's hash can follow the chain past an entry
+without learning anything of it: that is how evidence of one fix leaves all others out. Entries of
+version 1, before that, were hashed in one piece.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +23,8 @@ class Entry:
     """One row of the audit log.
 
     ``number`` counts from 1 without gaps. ``details`` is canonical JSON as text: what was hashed
-    is what is stored, so that no database's idea of a number can break a chain.
+    is what is stored, so that no database's idea of a number can break a chain. ``version`` says
+    how it was hashed; ``salt`` is 32 random hexadecimal digits, empty in version 1.
     """
 
     number: int
@@ -28,6 +35,8 @@ class Entry:
     details: str
     prev_hash: str
     hash: str
+    version: int = 1
+    salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,31 +55,49 @@ def next_entry(
     action: str,
     subject: str,
     details: Mapping[str, Any],
+    version: int = 2,
+    salt: str = "",
 ) -> Entry:
-    """The entry that follows ``last`` (number and hash), or the first one."""
+    """The entry that follows ``last`` (number and hash), or the first one.
+
+    The database's ``audit_append`` makes the same; this is what it is checked against.
+    """
     number, prev_hash = (last[0] + 1, last[1]) if last else (1, GENESIS)
     text = canonical_json(dict(details))
-    return Entry(
-        number=number,
-        at=at,
-        actor=actor,
-        action=action,
-        subject=subject,
-        details=text,
-        prev_hash=prev_hash,
-        hash=entry_hash(number, at, actor, action, subject, text, prev_hash),
-    )
+    said = Entry(number, at, actor, action, subject, text, prev_hash, "", version, salt)
+    return replace(said, hash=entry_hash(said))
 
 
-def entry_hash(
-    number: int, at: datetime, actor: str, action: str, subject: str, details: str, prev_hash: str
-) -> str:
+def entry_hash(entry: Entry) -> str:
     """sha256, in hex, over everything an entry says and the hash of the entry before it.
 
-    A JSON array frames the parts: no two different entries give the same text.
+    Empty, which is no entry's hash, for one of a version that we do not know.
     """
-    moment = at.astimezone(UTC).isoformat(timespec="microseconds")
-    return sha256(canonical_json([prev_hash, number, moment, actor, action, subject, details]))
+    if entry.version == 1:
+        # A JSON array frames the parts: no two different entries give the same text.
+        parts = [entry.prev_hash, entry.number, _moment(entry.at)]
+        said = [entry.actor, entry.action, entry.subject, entry.details]
+        return sha256(canonical_json(parts + said))
+    if entry.version == 2:
+        return chained_hash(entry.prev_hash, entry.number, body_hash(entry))
+    return ""
+
+
+def body_hash(entry: Entry) -> str:
+    """sha256 over what an entry says, and its salt. Hashes of equal length frame the parts."""
+    parts = (
+        *(entry.salt, _moment(entry.at), entry.actor, entry.action, entry.subject, entry.details),
+    )
+    return sha256("\n".join(map(sha256, parts)))
+
+
+def chained_hash(prev_hash: str, number: int, body: str) -> str:
+    """The hash of an entry of which no more than the hash of its body is known."""
+    return sha256(f"{prev_hash}\n{number}\n{body}")
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def first_broken(
@@ -88,16 +115,7 @@ def first_broken(
             return Broken(number, f"entry {number} is missing")
         if entry.prev_hash != last_hash:
             return Broken(number, "it does not follow the entry before it")
-        expected = entry_hash(
-            entry.number,
-            entry.at,
-            entry.actor,
-            entry.action,
-            entry.subject,
-            entry.details,
-            entry.prev_hash,
-        )
-        if entry.hash != expected:
+        if entry.hash != entry_hash(entry):
             return Broken(number, "it was altered after it was written")
         last_hash = entry.hash
     if head is not None and head != (number, last_hash):

@@ -76,9 +76,7 @@ def close_finding(
         place.begin_writing(now)
         _apply(plan, place, now, session, verify_seconds)
         try:
-            after, achieved = _look_until(
-                place, lambda seen: plan.achieved(rule(plan.rule), seen), verify_seconds
-            )
+            after, achieved = _prove(plan, place, verify_seconds)
         except ResourceGone:
             return Closed("already_resolved", "The resource was deleted while it was fixed.")
         except BaseException as error:  # whatever it is, nothing unproved stays
@@ -100,6 +98,18 @@ def _check_still_planned(plan: Plan, now: Resource, *, own_change: bool) -> None
         again = make_plan(rule(plan.rule), now, plan.values, finding_id=plan.finding_id)
         if again.hash != plan.hash:
             raise Drifted("Another change of this run altered what is left to do here.")
+
+
+def _prove(plan: Plan, place: Place, seconds: float) -> tuple[Resource, bool]:
+    """What the resource is now, and whether that is what was wanted. The first look is kept, too:
+    it is what the last step left behind, proven or not.
+    """
+    first = place.read()
+    place.keep("during", first)
+    achieved = plan.achieved(rule(plan.rule), first)
+    if achieved:
+        return first, True
+    return _look_until(place, lambda seen: plan.achieved(rule(plan.rule), seen), seconds)
 
 
 def _apply(plan: Plan, place: Place, before: Resource, session: Session, seconds: float) -> None:

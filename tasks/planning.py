@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from psycopg import Connection
 
 from tasks import approval, settings
+from tasks.calls import CallMade, about, recording
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.session_policy import permission_of
 from tasks.errors import BadInput, ResourceGone, SutureError
@@ -19,6 +20,7 @@ from tasks.model import Account, Finding, Resource
 from tasks.plan import Plan, make_plan, plan_from_json, restore_plan
 from tasks.policy import Policy
 from tasks.rules import rule
+from tasks.snapshot import Seen
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import account_of, findings_named
 from tasks.warehouse.remediations import RemediationRecord, snapshots
@@ -31,7 +33,7 @@ class Planned:
     """A finding with what a run begins with: its resource, its plan, its state and why.
 
     ``resource`` is None where it is gone or could not be read, ``plan`` where there is nothing to
-    do or no way to tell. ``read_at`` is right before it was read.
+    do or no way to tell. ``read_at`` is right before it was read, ``calls`` are those that read it.
     """
 
     finding: Finding
@@ -40,6 +42,7 @@ class Planned:
     state: str
     message: str = ""
     read_at: datetime | None = None
+    calls: tuple[CallMade, ...] = ()
 
 
 def find_findings(warehouse: Connection, finding_ids: Sequence[str]) -> list[Finding]:
@@ -86,9 +89,14 @@ def plan_findings(
     Raises BadInput when the policy's presets are no values that the fixes take.
     """
     read_at = datetime.now(UTC)
-    read = read_resources(inventory, account, found)
+    with recording() as calls:
+        read = read_resources(inventory, account, found)
     return [
-        replace(_plan(finding, resource, policy, number), read_at=read_at)
+        replace(
+            _plan(finding, resource, policy, number),
+            read_at=read_at,
+            calls=tuple(about(calls, finding.resource)),
+        )
         for number, (finding, resource) in enumerate(zip(found, read, strict=True), start=1)
     ]
 
@@ -176,16 +184,16 @@ def plan_finding(finding_id: str, texts: Mapping[str, str]) -> Plan:
     return make_plan(rule(finding.rule), resource, values, finding_id=finding.id)
 
 
-def read_resource(inventory: Inventory, account: Account, known: Resource) -> Resource:
-    """The resource as it is now, read with the scanner's identity. Raises CloudError."""
+def look_at(inventory: Inventory, account: Account, known: Resource) -> Seen:
+    """The resource as it is now, with what hangs on it, for a snapshot. Raises CloudError."""
 
-    async def read() -> Resource:
+    async def look() -> Seen:
         async with Scanner(inventory) as scanner:
-            return await scanner.read(
+            return await scanner.look(
                 account.cloud, account.id, account.source, known.kind, known.id, known.region
             )
 
-    return asyncio.run(read())
+    return asyncio.run(look())
 
 
 def read_resources(

@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from tasks import approval, codes, settings
 from tasks import remediation_records as records
+from tasks.calls import recording
 from tasks.closing import Closed, close_finding
 from tasks.clouds.remediator import Session, open_session
 from tasks.clouds.session_policy import permissions
@@ -46,9 +47,9 @@ from tasks.planning import (
     by_account,
     can_go_back,
     find_findings,
+    look_at,
     plan_back,
     plan_findings,
-    read_resource,
     read_resources,
 )
 from tasks.policy import ON_REQUEST, check_automatic, load_policies, named
@@ -179,7 +180,13 @@ def take_answer(run: Run, fields: Mapping[str, object]) -> Answered:
     records.settle(run, left_out, "left_out", "The approver left it out.", who, verified=verified)
     with connect() as warehouse:
         for item in run.waiting:
-            records.note(warehouse, run, "approved", item.id, {"verified": verified}, actor=who)
+            approved = {
+                "verified": verified,
+                "plan": item.planned.hash,
+                "values": dict(item.planned.values),
+                "round": run.round,
+            }
+            records.note(warehouse, run, "approved", item.id, approved, actor=who)
     chosen = tuple(item.number for item in run.waiting)
     return Answered(redeemed.code, chosen, who, verified)
 
@@ -259,6 +266,11 @@ def ask_customer(run: Run) -> Answered:
         records.settle(run, run.waiting, "refused", str(refusal), source.name)
         return NOTHING_CHOSEN
     who = f"{source.name} token endpoint"
+    until = opened.expires_at.isoformat(timespec="seconds")
+    with connect() as warehouse:
+        for item in run.waiting:
+            granted = {"plan": item.planned.hash, "until": until}
+            records.note(warehouse, run, "gate opened", item.id, granted, actor=who)
     return Answered(opened.code, tuple(item.number for item in run.waiting), who, True)
 
 
@@ -288,12 +300,14 @@ def close_one(run: Run, number: int, answer: Answered) -> State:
     item = run.item(number)
     place = _Place(run, item, answer)
     try:
-        closed = close_finding(
-            item.planned, place, own_change=item.planned.resource.id in run.changed
-        )
+        with place.watching():
+            closed = close_finding(
+                item.planned, place, own_change=item.planned.resource.id in run.changed
+            )
         closed = replace(closed, read_at=place.read_at)
     except GateRefused as refusal:
         run.gate_refusal = str(refusal)
+        records.note_refused(run, item, str(refusal), place.watched)
         return Failed(name="Gate refused", message=str(refusal))
     except Drifted as drift:
         item.drifted, item.state = True, "waiting"
@@ -303,7 +317,7 @@ def close_one(run: Run, number: int, answer: Answered) -> State:
         return Failed(name="Too late", message=f"{over}; nothing was changed.")
     except (SutureError, OSError, psycopg.Error) as error:
         closed = _failure(error, begun=item.state == "applying")
-    records.record(run, item, closed, answer)
+    records.record(run, item, closed, answer, place.watched)
     get_run_logger().info("Finding %s: %s. %s", item.finding_id, closed.state, closed.message)
     end = Failed if closed.state in END_NAMES else Completed
     return end(name=closed.state.replace("_", " ").capitalize(), message=closed.message)
@@ -315,21 +329,32 @@ class _Place:
     def __init__(self, run: Run, item: Item, answer: Answered) -> None:
         self._run, self._item, self._answer = run, item, answer
         self.read_at = datetime.now(UTC)  # right before the last look at the resource
+        self.watched = records.Watched()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note every call that is made inside, but for those that look at the resource."""
+        with recording() as self.watched.calls:
+            yield
 
     def read(self) -> Resource:
         self.read_at = datetime.now(UTC)
-        return read_resource(self._run.inventory, self._run.account, self._item.planned.resource)
+        run = self._run
+        with recording() as self.watched.reads:
+            seen = look_at(run.inventory, run.account, self._item.planned.resource)
+        self.watched.around = seen.around
+        return seen.resource
 
     def open_session(self, now: Resource, steps: Sequence[Step]) -> Session:
         run = self._run
         return open_session(run.inventory, run.account, now, steps, self._answer.code)
 
     def begin_writing(self, before: Resource) -> None:
-        records.begin_writing(self._run, self._item, before, self._answer)
+        records.begin_writing(self._run, self._item, before, self._answer, self.watched)
 
     def keep(self, stage: str, resource: Resource) -> None:
         try:
-            records.keep_snapshot(self._item, stage, resource)
+            records.keep_snapshot(self._run, self._item, stage, resource, self.watched)
         except psycopg.Error as error:
             raise SutureError(f"The warehouse is away ({type(error).__name__}).") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ import psycopg
 from psycopg import Connection
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from tasks.calls import CallMade, calls_json
 from tasks.closing import Closed
 from tasks.errors import BadInput
 from tasks.model import AccountScan, Resource, observe
@@ -27,6 +29,35 @@ from tasks.warehouse.remediations import RemediationRecord as Record
 RECORD_SECONDS = 60.0  # how long what was done to a cloud is kept trying to be written down
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Watched:
+    """The calls made while a finding is closed and not written down yet.
+
+    ``calls`` signed in and wrote, in order; ``reads`` gave what is known of the resource now, and
+    of what hangs on it (``around``).
+    """
+
+    calls: list[CallMade] = field(default_factory=list)
+    reads: list[CallMade] = field(default_factory=list)
+    around: Mapping[str, Any] = field(default_factory=dict)
+
+    def taken(self) -> dict[str, Any]:
+        """What an entry of the audit log says of the calls since the last one; empties them."""
+        made = calls_json(self.calls)
+        self.calls.clear()
+        return {"calls": made} if made else {}
+
+    def keep(
+        self, warehouse: Connection, item: Item, stage: str, resource: Resource
+    ) -> dict[str, Any]:
+        """Keep a snapshot of the resource as it was just read; what an entry says of it."""
+        around, calls = self.around, self.reads
+        kept = remediations.add_snapshot(
+            warehouse, item.id, stage, resource, around=around, calls=calls
+        )
+        return {"snapshot": kept}
 
 
 def save(run: Run, planned: Sequence[Planned]) -> None:
@@ -62,10 +93,26 @@ def _save_more(warehouse: Connection, run: Run, record: Record, one: Planned) ->
     if one.state == "already_resolved":
         place = (one.finding.region, one.finding.kind, one.finding.resource)
         _observe(warehouse, run, place, one.resource, one.read_at)
-    elif one.plan is not None:
-        remediations.add_snapshot(warehouse, record.id, "before", one.plan.resource)
-    details = {"finding": one.finding.id, "state": one.state}
-    note(warehouse, run, "planned", record.id, details)
+    kept = None
+    if one.state != "already_resolved" and one.plan is not None:
+        before = one.plan.resource
+        kept = remediations.add_snapshot(warehouse, record.id, "before", before, calls=one.calls)
+    details = {
+        "finding": one.finding.id,
+        "rule": one.finding.rule,
+        "resource": one.finding.resource,
+        "account": one.finding.account,
+        "cloud": one.finding.cloud.value,
+        "state": one.state,
+        "message": one.message,
+        "plan": record.plan_hash,
+        "policy": run.policy.name,
+        "mode": run.policy.mode.value,
+        "requested_by": run.requested_by,
+        "undoes": run.undoes,
+        "snapshot": kept,
+    }
+    note(warehouse, run, "planned", record.id, {name: one for name, one in details.items() if one})
 
 
 def read_back(warehouse: Connection, run_id: str) -> Run | None:
@@ -126,12 +173,15 @@ def keep_waiting(run: Run, message: str = "", *, approved: bool = False) -> None
                 expires_at=until,
             )
             item.state, item.message = "waiting", message
-        if message:
-            note(warehouse, run, "asked again", run.id, {"round": run.round, "why": message})
+            if message:
+                again = {"round": run.round, "why": message, "plan": plan.hash}
+                note(warehouse, run, "asked again", item.id, again)
 
 
-def begin_writing(run: Run, item: Item, before: Resource, answer: Answered) -> None:
-    """Write down that the resource is about to be changed, and how it was right before.
+def begin_writing(
+    run: Run, item: Item, before: Resource, answer: Answered, watched: Watched | None = None
+) -> None:
+    """Write down that the resource is about to be changed, by whom, and how it was right before.
 
     Raises IllegalTransition when the remediation is over already, such as by its expiry.
     """
@@ -143,23 +193,48 @@ def begin_writing(run: Run, item: Item, before: Resource, answer: Answered) -> N
             approver=answer.approver,
             approver_verified=answer.verified,
         )
-        remediations.add_snapshot(warehouse, item.id, "before", before)
-        note(warehouse, run, "applying", item.id, {"plan": item.planned.hash})
+        watched = watched or Watched()
+        details = {
+            "plan": item.planned.hash,
+            "approver": answer.approver,
+            "steps": [step.action for step in item.planned.steps],
+            **watched.keep(warehouse, item, "before", before),
+            **watched.taken(),
+        }
+        note(warehouse, run, "applying", item.id, details)
     item.state = "applying"
     run.changed.add(before.id)
 
 
-def keep_snapshot(item: Item, stage: str, resource: Resource) -> None:
-    with connect() as warehouse:
-        remediations.add_snapshot(warehouse, item.id, stage, resource)
+def note_refused(run: Run, item: Item, why: str, watched: Watched) -> None:
+    """Write down that the gate did not let us in, with the cloud's answer."""
+    details = {"message": why, **watched.taken()}
+    _patiently(lambda warehouse: note(warehouse, run, "gate refused", item.id, details))
 
 
-def record(run: Run, item: Item, closed: Closed, answer: Answered) -> None:
+def keep_snapshot(run: Run, item: Item, stage: str, resource: Resource, watched: Watched) -> None:
+    """Keep the resource as it is on the way, with the calls that were made since the last look."""
+    calls = list(watched.calls)
+    try:
+        with connect() as warehouse, warehouse.transaction():
+            kept = watched.keep(warehouse, item, stage, resource)
+            action = "wrote" if stage == "during" else "put back"
+            note(warehouse, run, action, item.id, {**kept, **watched.taken()})
+    except psycopg.Error:
+        watched.calls[:] = calls  # still to be written down, with the end
+        raise
+
+
+def record(
+    run: Run, item: Item, closed: Closed, answer: Answered, watched: Watched | None = None
+) -> None:
     """Write down how one finding ended, and merge what was seen of its resource: all or nothing.
 
     Something was done to a cloud: a database that is away is waited for.
     """
     known = item.planned.resource
+    watched = watched or Watched()
+    details = {"message": closed.message, **watched.taken()}
 
     def write(warehouse: Connection) -> None:
         remediations.set_state(
@@ -170,14 +245,17 @@ def record(run: Run, item: Item, closed: Closed, answer: Answered) -> None:
             approver=answer.approver,
             approver_verified=answer.verified,
         )
+        kept = {}
         if closed.stage and closed.resource is not None:
-            remediations.add_snapshot(warehouse, item.id, closed.stage, closed.resource)
+            kept = watched.keep(warehouse, item, closed.stage, closed.resource)
         if closed.state == "restored":
-            remediations.set_state(warehouse, run.undoes, "undone", f"Put back by run {run.id}.")
+            words = f"Put back by run {run.id}."
+            remediations.set_state(warehouse, run.undoes, "undone", words)
+            note(warehouse, run, "undone", run.undoes, {"message": words, "by": item.id})
         if closed.resource is not None or closed.state == "already_resolved":
             place = (known.region, known.kind, known.id)
             _observe(warehouse, run, place, closed.resource, closed.read_at)
-        note(warehouse, run, closed.state, item.id, {"message": closed.message})
+        note(warehouse, run, closed.state, item.id, {**details, **kept})
 
     _patiently(write)
     item.state, item.message = closed.state, closed.message

@@ -18,7 +18,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.postgres import OWNER, EmbeddedPostgres
 from deployments.local.stack import Stack
 from tasks.warehouse import database
 
@@ -35,11 +35,12 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     parent.chmod(0o755)
     settings = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
     server = EmbeddedPostgres(
-        parent / "postgres", databases=["template_warehouse"], settings=settings
+        parent / "postgres", warehouses=["template_warehouse"], settings=settings
     )
     try:
         with server:
-            database.upgrade(server.url("template_warehouse"))
+            owner = server.url("template_warehouse", OWNER)
+            database.upgrade(server.url("template_warehouse"), owner)
             yield server
     finally:
         shutil.rmtree(parent)
@@ -49,7 +50,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 def warehouse_url(postgres: EmbeddedPostgres) -> Iterator[str]:
     """The address of an empty warehouse that only this test uses."""
     name = f"warehouse_{next(NUMBERS)}"
-    postgres.create_database(name, template="template_warehouse")
+    postgres.create_warehouse(name, template="template_warehouse")
     yield postgres.url(name)
     postgres.drop_database(name)
 

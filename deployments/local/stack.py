@@ -21,8 +21,8 @@ import httpx
 from ruamel.yaml import YAML
 
 from deployments.local.children import Child, free_port
-from deployments.local.postgres import EmbeddedPostgres
-from tasks.warehouse.database import connect, upgrade
+from deployments.local.postgres import OWNER, EmbeddedPostgres
+from tasks.warehouse.database import OWNER_VARIABLE, connect, upgrade
 from tasks.warehouse.roles import create_analyst
 
 # What keeps the embedded server light (measured: a third of the server's CPU per task run).
@@ -137,8 +137,8 @@ class Stack:
         self.logs.mkdir()
         self.say("Starting PostgreSQL")
         self.postgres = self._open.enter_context(EmbeddedPostgres(self.dir / "postgres"))
-        for name in ("prefect", "warehouse"):
-            self.postgres.create_database(name)
+        self.postgres.create_database("prefect")
+        self.postgres.create_warehouse("warehouse")
         self._configure()
         self.say("Starting the Prefect server and the emulated clouds")
         server = self.child("server", "server", "--port", str(self.port))
@@ -148,7 +148,8 @@ class Stack:
             *("--seed", str(self.seed), "--data", str(self.dir / "clouds")),
             pipe=True,
         )
-        upgrade(self.env["SUTURE_WAREHOUSE_URL"])
+        owner = self.postgres.url("warehouse", role=OWNER)  # known to this process only
+        upgrade(self.env["SUTURE_WAREHOUSE_URL"], owner)
         self._make_analyst()
         self.fleet = json.loads(clouds.first_line(seconds=120))
         self._point_at_fleet()
@@ -177,6 +178,7 @@ class Stack:
             "TMPDIR": str(temporary),  # Prefect's runner leaves an empty folder in it
         }
         self.env.pop("PREFECT_API_KEY", None)
+        self.env.pop(OWNER_VARIABLE, None)
 
     def _make_analyst(self) -> None:
         with connect(self.env["SUTURE_WAREHOUSE_URL"]) as warehouse:

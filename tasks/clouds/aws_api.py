@@ -18,13 +18,15 @@ import jmespath  # type: ignore[import-untyped]
 from botocore.handlers import parse_get_bucket_location
 from botocore.parsers import ResponseParserError
 
+from tasks.calls import CallMade, being_recorded, note
 from tasks.clouds.aws_answer import read_answer
 from tasks.clouds.aws_request import AwsCredentials, Draft, draft, service_of, sign
 from tasks.clouds.budgets import Budgets, aws_key
-from tasks.clouds.http_client import HttpFault
+from tasks.clouds.http_client import Answer, HttpFault
 from tasks.clouds.retrying import TryAgain, patiently, retry_after_seconds
 from tasks.clouds.transport import Limits, open_http, what_failed
 from tasks.errors import AccessRefused, CloudError, ResourceGone, Throttled
+from tasks.model import canonical_json
 
 
 class AwsApi:
@@ -75,8 +77,10 @@ class AwsApi:
             with_token=bool(credentials.token),
         )
 
+        target = _target(params) if being_recorded() else ""
+
         async def attempt() -> dict[str, Any]:
-            return await self._exchange(service, operation, drawn, credentials)
+            return await self._exchange(service, operation, drawn, credentials, target)
 
         paged = "MaxResults" in params or "Filters" in params
         key = aws_key(credentials.account, region, service, operation, paged=paged)
@@ -108,14 +112,22 @@ class AwsApi:
             ask |= following
 
     async def _exchange(
-        self, service: str, operation: str, drawn: Draft, credentials: AwsCredentials
+        self,
+        service: str,
+        operation: str,
+        drawn: Draft,
+        credentials: AwsCredentials,
+        target: str,
     ) -> dict[str, Any]:
         self.calls += 1
         try:
             # Signed anew for each attempt: a signature holds the time.
             said = await self._http.ask(drawn.origin, sign(drawn, credentials, time.time()))
         except HttpFault as fault:
+            note(CallMade(operation=f"{service}:{operation}", target=target))
             raise what_failed(fault, operation) from None
+        if being_recorded():
+            note(_made(service, operation, target, said))
         try:
             answer = read_answer(service, operation, said)
         except ResponseParserError:
@@ -132,6 +144,30 @@ class AwsApi:
             return answer
         wait = retry_after_seconds(said.headers.get("retry-after"))
         raise _failure(operation, said.status, answer.get("Error", {}), credentials, wait)
+
+
+# Parameters that say what a call is about. Others may be secrets (ExternalId).
+_TARGETS = ("Bucket", "GroupIds", "RoleArn", "Filters")
+
+
+def _target(params: Mapping[str, Any]) -> str:
+    """What a call is about, for its record."""
+    for name in _TARGETS:
+        if name in params:
+            value = params[name]
+            return value if isinstance(value, str) else canonical_json(value)
+    return ""
+
+
+def _made(service: str, operation: str, target: str, said: Answer) -> CallMade:
+    """Every protocol sends the request id as a header too; S3 has its own name for it."""
+    headers = said.headers
+    return CallMade(
+        operation=f"{service}:{operation}",
+        target=target,
+        request_id=headers.get("x-amzn-requestid") or headers.get("x-amz-request-id") or "",
+        status=said.status,
+    )
 
 
 def _next_page(paging: Mapping[str, Any], page: Mapping[str, Any]) -> dict[str, Any]:

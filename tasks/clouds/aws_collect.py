@@ -19,6 +19,7 @@ from tasks.clouds.transport import reason
 from tasks.errors import CloudError, ResourceGone
 from tasks.inventory import AwsSource
 from tasks.model import Account, Cloud, Config, Covered, Resource, in_order
+from tasks.snapshot import Seen
 
 # The region of what has none; and, for coverage, of a list that answers for every region at once.
 GLOBAL = "global"
@@ -108,6 +109,7 @@ class Collector:
     ``collect(view, region)`` finds all of a region; ``read(view, id, region)`` re-reads one and
     raises ResourceGone. ``reads`` are the IAM actions both need. A kind that is not ``regional``
     is asked for once, in the source's first region, and the answer counts for every region.
+    ``around(view, resource)`` reads what hangs on one, with those same actions, for its snapshots.
     """
 
     kind: str
@@ -115,6 +117,7 @@ class Collector:
     collect: Callable[[AwsView, str], Awaitable[Found]]
     read: Callable[[AwsView, str, str], Awaitable[Resource]]
     regional: bool = True
+    around: Callable[[AwsView, Resource], Awaitable[Mapping[str, Any]]] | None = None
 
 
 # --- ec2 -----------------------------------------------------------------------------------------
@@ -148,6 +151,21 @@ def _security_group(view: AwsView, region: str, group: Mapping[str, Any]) -> Res
         Config(in_order(config)),
         group.get("Tags", ()),
     )
+
+
+async def _around_security_group(view: AwsView, group: Resource) -> dict[str, Any]:
+    """The groups whose rules let this group's members in: what closing it may reach."""
+    wanted = {"Name": "ip-permission.group-id", "Values": [group.config["GroupId"]]}
+    found = await view.list(
+        "ec2",
+        "DescribeSecurityGroups",
+        group.region,
+        "SecurityGroups",
+        page_size=1000,
+        Filters=[wanted],
+    )
+    named = [{"GroupId": one["GroupId"], "GroupName": one.get("GroupName", "")} for one in found]
+    return {"NamedInRulesOf": in_order(named)}
 
 
 async def _ebs_defaults(view: AwsView, region: str) -> Found:
@@ -302,6 +320,7 @@ COLLECTORS: Mapping[str, Collector] = {
             reads=("ec2:DescribeSecurityGroups",),
             collect=_security_groups,
             read=_read_security_group,
+            around=_around_security_group,
         ),
         Collector(
             kind=EBS_DEFAULTS,
@@ -364,6 +383,21 @@ async def _collect_one(
 async def read_one(view: AwsView, kind: str, resource_id: str, region: str) -> Resource:
     """One resource as it is now. Raises ResourceGone, or another CloudError."""
     return await COLLECTORS[kind].read(view, resource_id, region)
+
+
+async def look(view: AwsView, kind: str, resource_id: str, region: str) -> Seen:
+    """One resource as it is now, with what hangs on it. Raises as ``read_one`` does.
+
+    What of that cannot be read is a reason in words: a snapshot is worth taking without it.
+    """
+    resource = await read_one(view, kind, resource_id, region)
+    read_around = COLLECTORS[kind].around
+    if read_around is None:
+        return Seen(resource)
+    try:
+        return Seen(resource, await read_around(view, resource))
+    except CloudError as error:
+        return Seen(resource, {"unread": reason(error)})
 
 
 # --- Accounts ------------------------------------------------------------------------------------

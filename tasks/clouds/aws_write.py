@@ -13,8 +13,10 @@ from botocore import xform_name
 from botocore.config import Config as ClientConfig
 from pydantic import SecretStr
 
+from tasks.calls import CallMade, note
 from tasks.clouds.aws_credentials import environment, keys_found
 from tasks.clouds.aws_request import AwsCredentials
+from tasks.clouds.noting import ask_aws
 from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite, aws_errors, hiding
 from tasks.clouds.session_policy import policy_text
 from tasks.errors import AccessRefused, CloudError, Conflict, GateRefused
@@ -63,7 +65,7 @@ class AwsSession:
         """Make the step's undo calls, in order. What is so already is left alone."""
         for call in step.undo:
             try:
-                self._write(call)
+                self._write(call, undo=True)
             except CloudError as error:
                 if error.code not in _ALREADY_SO:
                     raise
@@ -74,15 +76,23 @@ class AwsSession:
             client.close()
         self._clients.clear()
 
-    def _write(self, call: Call) -> None:
+    def _write(self, call: Call, *, undo: bool = False) -> None:
         if call.service not in self._clients:
             self._clients[call.service] = aws_client(
                 self._source, call.service, self._region, self._keys
             )
         operation = getattr(self._clients[call.service], xform_name(call.operation))
+        made = CallMade(
+            operation=f"{call.service}:{call.operation}", target=_target(call), undo=undo
+        )
         with aws_errors(call.operation):
-            answer = operation(**call.params)
+            answer = ask_aws(operation, made, **call.params)
         _check_all_revoked(call, answer)
+
+
+def _target(call: Call) -> str:
+    """What a call names, for its record; the others are about the whole account or region."""
+    return str(call.params.get("Bucket") or call.params.get("GroupId") or "")
 
 
 def _check_all_revoked(call: Call, answer: Mapping[str, Any]) -> None:
@@ -109,10 +119,13 @@ def open_aws(
     region = leading_region(source) if region == "global" else region
     sts = aws_client(source, "sts", region, hub_keys(source.credentials))
     external_id = f"{source.external_id}:{code.get_secret_value()}"
+    role = source.role_arn(account, source.remediator_role)
     try:
         with hiding(external_id, code.get_secret_value()), aws_errors("AssumeRole"):
-            answer = sts.assume_role(
-                RoleArn=source.role_arn(account, source.remediator_role),
+            answer = ask_aws(
+                sts.assume_role,
+                CallMade(operation="sts:AssumeRole", target=role),
+                RoleArn=role,
                 RoleSessionName=SESSION_NAME,
                 ExternalId=external_id,
                 DurationSeconds=SESSION_SECONDS,
@@ -126,6 +139,14 @@ def open_aws(
         ) from None
     finally:
         sts.close()
+    note(
+        CallMade(
+            operation="session",
+            target=role,
+            identity=answer["AssumedRoleUser"]["Arn"],
+            until=answer["Credentials"]["Expiration"],
+        )
+    )
     return AwsSession(source, region, credentials_of(answer))
 
 

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 import orjson
 from yarl import URL
 
+from tasks.calls import CallMade, being_recorded, note
 from tasks.clouds.budgets import Budgets, arm_key
 from tasks.clouds.http_client import HttpFault, Origin
 from tasks.clouds.retrying import TryAgain, patiently, retry_after_seconds
@@ -174,7 +175,10 @@ class AzureApi:
         try:
             said = await self._http.ask(self._where, head.encode("latin-1") + body)
         except HttpFault as fault:
+            note(CallMade(operation=method, target=url.path))
             raise what_failed(fault, operation) from None
+        if being_recorded():
+            note(_made(method, url.path, said.status, said.headers))
         answer = _json_object(said.body)
         if said.status == 200 and answer is not None:
             return Answer(answer, said.headers)
@@ -201,6 +205,12 @@ class AzureApi:
         self._token, self._token_ends = token, ends
         # Half its life at the latest, for a cloud whose tokens are shorter than the margin.
         self._refresh_at = ends - min(REFRESH_SECONDS, (ends - time.time()) / 2)
+
+
+def _made(method: str, path: str, status: int, headers: Mapping[str, str]) -> CallMade:
+    """The correlation id is the one that the activity log shows."""
+    number = headers.get("x-ms-correlation-request-id") or headers.get("x-ms-request-id") or ""
+    return CallMade(operation=method, target=path, request_id=number, status=status)
 
 
 def _noticed(task: asyncio.Task[None]) -> None:

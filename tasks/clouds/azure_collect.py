@@ -27,6 +27,7 @@ from tasks.clouds.transport import reason
 from tasks.errors import CloudError, Throttled
 from tasks.inventory import AzureSource
 from tasks.model import Account, Cloud, Config, Covered, Resource
+from tasks.snapshot import Seen
 
 EVERY_REGION = "global"  # Covered.region of what one list answers for all regions at once
 SUBSCRIPTIONS_API = "2022-12-01"
@@ -44,7 +45,8 @@ class Collector:
     """How one kind is read: the ARM type it has, and the top-level keys that are configuration.
 
     ``graph`` says that Resource Graph answers the kind fully: every property that a rule reads,
-    with the value ARM gives it.
+    with the value ARM gives it. ``around`` are the properties that say what hangs on one, for its
+    snapshots: of the volatile ones, those that a re-reading gives.
     """
 
     kind: str
@@ -52,6 +54,7 @@ class Collector:
     api_version: str
     keys: tuple[str, ...]
     volatile: frozenset[str] = VOLATILE
+    around: tuple[str, ...] = ()
     graph: bool = False
 
     @property
@@ -74,6 +77,7 @@ COLLECTORS: Mapping[str, Collector] = {
             keys=("name", "location", "properties"),
             # What is attached to a group changes with every machine, and no rule reads it.
             volatile=VOLATILE | {"networkInterfaces", "subnets", "flowLogs"},
+            around=("networkInterfaces", "subnets", "flowLogs"),
             graph=True,
         ),
         Collector(
@@ -190,9 +194,17 @@ async def _collect_one(
 
 async def read_one(api: AzureApi, subscription: str, kind: str, resource_id: str) -> Resource:
     """One resource as it is now. Raises ResourceGone, or another CloudError."""
+    return (await look(api, subscription, kind, resource_id)).resource
+
+
+async def look(api: AzureApi, subscription: str, kind: str, resource_id: str) -> Seen:
+    """One resource as it is now, with what hangs on it. Raises as ``read_one`` does."""
     collector = COLLECTORS[kind]
     item = await api.get(resource_id, collector.api_version)
-    return _resource(subscription, collector, item)
+    resource = _resource(subscription, collector, item)
+    said = item.get("properties") or {}
+    around = {part: settled(said[part], VOLATILE) for part in collector.around if part in said}
+    return Seen(resource, around)
 
 
 def _from_row(subscription: str, row: dict[str, Any]) -> Resource:

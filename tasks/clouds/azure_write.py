@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from azure.identity import ClientAssertionCredential
 from pydantic import SecretStr
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
+from tasks.calls import CallMade, note
 from tasks.clouds.issuer import assertion
+from tasks.clouds.noting import identity_in, noting_arm
 from tasks.clouds.sdk_errors import UnsettledWrite, azure_errors, hiding
 from tasks.clouds.session_policy import permission_of
 from tasks.errors import (
@@ -91,13 +94,15 @@ class Arm:
         except ResourceGone:
             return None
 
-    def write(self, call: Call, etag: str | None) -> None:
+    def write(self, call: Call, etag: str | None, *, undo: bool = False) -> None:
         """Make a call and wait for its end. The ETag (see ``etag``) is what must still be there."""
         resources = self._client.resources
         common: dict[str, Any] = {"api_version": call.service, "headers": _only_if(call, etag)}
         body = dict(call.params)
+        made = CallMade(operation=call.operation, target=call.target, undo=undo)
         poller: LROPoller[Any]
-        with azure_errors(f"{call.operation} {call.target}"):
+        with azure_errors(f"{call.operation} {call.target}"), noting_arm(made) as hook:
+            common["raw_response_hook"] = hook
             if call.operation == "PUT":
                 poller = resources.begin_create_or_update_by_id(call.target, body, **common)
             elif call.operation == "PATCH":
@@ -156,7 +161,7 @@ class AzureSession:
         for call in step.undo:
             self._check(call)
             try:
-                self._write(call)
+                self._write(call, undo=True)
             except ResourceGone:
                 if call.operation != "DELETE":
                     raise
@@ -179,9 +184,9 @@ class AzureSession:
         if now != self._resource.etag:
             raise Conflict("it changed a moment ago", code="PreconditionFailed")
 
-    def _write(self, call: Call) -> None:
+    def _write(self, call: Call, *, undo: bool = False) -> None:
         def write() -> None:
-            self._arm.write(call, self._arm.etag(call.target, call.service))
+            self._arm.write(call, self._arm.etag(call.target, call.service), undo=undo)
 
         self._patiently(write)
         self._writing = True
@@ -224,13 +229,21 @@ def open_azure(
             hiding(subject.get_secret_value(), code.get_secret_value()),
             azure_errors("sign in"),
         ):
-            credential.get_token(token_scope(source))
+            token = credential.get_token(token_scope(source))
     except AccessRefused as refusal:
         if not _NOT_FEDERATED & set(_AADSTS.findall(refusal.message)):
             raise
         raise GateRefused(
             "The gate did not open with this code: it may be wrong, old, or the gate is closed."
         ) from None
+    note(
+        CallMade(
+            operation="session",
+            target=resource.id,
+            identity=identity_in(token.token, source.remediator_client_id),
+            until=datetime.fromtimestamp(token.expires_on, UTC),
+        )
+    )
     arm = Arm(source, resource.account, credential)
     return AzureSession(arm, resource, allowed, access_seconds)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -23,12 +23,14 @@ from tasks.clouds.transport import Limits, reason
 from tasks.errors import BadInput, CloudTimeout, SutureError
 from tasks.inventory import AwsSource, AzureSource, Inventory
 from tasks.model import Account, AccountScan, Cloud, Covered, Resource, Rule, observe
+from tasks.snapshot import Seen
 
 # What the graph says counts as of so much earlier: a resource that was seen in the meantime, by the
 # check of its fix perhaps, is not judged by what the graph has not heard yet.
 GRAPH_LAG_SECONDS = 300.0
 
 _Source = TypeVar("_Source", AwsSource, AzureSource)
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,18 +197,40 @@ class Scanner:
     async def read(
         self, cloud: Cloud, account_id: str, source: str, kind: str, resource_id: str, region: str
     ) -> Resource:
-        """One resource as it is now: for a plan, for drift, to verify a fix.
+        """One resource as it is now: for a plan, for drift.
 
         Raises ResourceGone, or another CloudError.
         """
-        account = Account(cloud=cloud, id=account_id, source=source)
+        return await self._read(
+            Account(cloud=cloud, id=account_id, source=source),
+            lambda view: aws_collect.read_one(view, kind, resource_id, region),
+            lambda api: azure_collect.read_one(api, account_id, kind, resource_id),
+        )
+
+    async def look(
+        self, cloud: Cloud, account_id: str, source: str, kind: str, resource_id: str, region: str
+    ) -> Seen:
+        """One resource as it is now and what hangs on it: for a snapshot, to verify a fix.
+
+        Raises what ``read`` raises.
+        """
+        return await self._read(
+            Account(cloud=cloud, id=account_id, source=source),
+            lambda view: aws_collect.look(view, kind, resource_id, region),
+            lambda api: azure_collect.look(api, account_id, kind, resource_id),
+        )
+
+    async def _read(
+        self,
+        account: Account,
+        of_aws: Callable[[aws_collect.AwsView], Awaitable[_Read]],
+        of_azure: Callable[[AzureApi], Awaitable[_Read]],
+    ) -> _Read:
         try:
             async with asyncio.timeout(self._limits.account_seconds):
-                if cloud is Cloud.AWS:
-                    view = await self._view(account)
-                    return await aws_collect.read_one(view, kind, resource_id, region)
-                api = await self._open_azure(self._source(account, AzureSource))
-                return await azure_collect.read_one(api, account_id, kind, resource_id)
+                if account.cloud is Cloud.AWS:
+                    return await of_aws(await self._view(account))
+                return await of_azure(await self._open_azure(self._source(account, AzureSource)))
         except TimeoutError:
             raise CloudTimeout(self._out_of_time()) from None
 

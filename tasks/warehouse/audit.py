@@ -1,17 +1,21 @@
-"""The audit log in the warehouse: appended one at a time, verified from first row to head."""
+"""The audit log in the warehouse: appended one at a time, verified from first row to head.
+
+Its tables are named with their schema: a temporary table of the same name is not read instead.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
 
-from tasks.audit import Broken, Entry, first_broken, next_entry
+from tasks.audit import GENESIS, Broken, Entry, first_broken
+from tasks.model import canonical_json
 from tasks.warehouse.rows import clean
 
-AUDIT_LOCK = 5_782_003  # two writers must not both follow the same entry
+COLUMNS = "number, at, actor, action, subject, details::text, prev_hash, hash, version, salt"
+ENTRIES = f"SELECT {COLUMNS} FROM public.audit_log"  # noqa: S608
 
 
 def append(
@@ -23,53 +27,42 @@ def append(
 ) -> Entry:
     """Write down who did what to what. Never put a code into ``details``: it stays for ever.
 
-    Inside a caller's transaction the entry is part of it, and other writers wait for its end.
+    Inside a caller's transaction the entry is part of it, and other writers wait for its end. The
+    database gives it its number, time and hash: the application's role can do nothing else.
     """
-    with conn.transaction():
-        conn.execute("SELECT pg_advisory_xact_lock(%s)", (AUDIT_LOCK,))
-        entry = next_entry(
-            head(conn),
-            at=datetime.now(UTC),
-            actor=clean(actor),
-            action=clean(action),
-            subject=clean(subject),
-            details=details or {},
-        )
-        conn.execute(
-            """
-            INSERT INTO audit_log (number, at, actor, action, subject, details, prev_hash, hash)
-            VALUES (%s, %s, %s, %s, %s, %s::json, %s, %s)
-            """,
-            (
-                *(entry.number, entry.at, entry.actor, entry.action, entry.subject),
-                *(entry.details, entry.prev_hash, entry.hash),
-            ),
-        )
-        conn.execute(
-            """
-            INSERT INTO audit_head (single, number, hash) VALUES (true, %(number)s, %(hash)s)
-            ON CONFLICT (single) DO UPDATE SET number = excluded.number, hash = excluded.hash
-            """,
-            {"number": entry.number, "hash": entry.hash},
-        )
-    return entry
+    said = (clean(actor), clean(action), clean(subject), canonical_json(dict(details or {})))
+    row = conn.execute(
+        f"SELECT {COLUMNS} FROM public.audit_append(%s::text, %s::text, %s::text, %s::text)",  # noqa: S608
+        said,
+    ).fetchone()
+    assert row is not None
+    return Entry(*row)
 
 
 def head(conn: psycopg.Connection) -> tuple[int, str] | None:
     """The last entry's number and hash. A copy kept elsewhere proves that none was cut off."""
-    row = conn.execute("SELECT number, hash FROM audit_head").fetchone()
-    return (row[0], row[1]) if row else None
+    row = conn.execute("SELECT number, hash FROM public.audit_head").fetchone()
+    return (row[0], row[1]) if row and row[0] else None
 
 
 def entries(conn: psycopg.Connection) -> Iterator[Entry]:
     """The audit log from its first row, without holding it in memory."""
     with conn.transaction(), conn.cursor(name="audit_entries") as cursor:
-        cursor.execute(
-            "SELECT number, at, actor, action, subject, details::text, prev_hash, hash "
-            "FROM audit_log ORDER BY number"
-        )
+        cursor.execute(f"{ENTRIES} ORDER BY number")
         for row in cursor:
             yield Entry(*row)
+
+
+def entries_about(conn: psycopg.Connection, subjects: Sequence[str]) -> list[Entry]:
+    """The entries on any of these subjects, in order."""
+    rows = conn.execute(f"{ENTRIES} WHERE subject = ANY(%s) ORDER BY number", (list(subjects),))
+    return [Entry(*row) for row in rows]
+
+
+def entries_from(conn: psycopg.Connection, number: int) -> list[Entry]:
+    """The audit log from one entry to its end."""
+    rows = conn.execute(f"{ENTRIES} WHERE number >= %s ORDER BY number", (number,))
+    return [Entry(*row) for row in rows]
 
 
 def verify_chain(
@@ -81,13 +74,15 @@ def verify_chain(
     can rewrite both tables and all hashes after a row goes unseen.
     """
     with conn.transaction():
-        # A writer at work would show a head that the rows we read do not reach yet.
-        conn.execute("SELECT pg_advisory_xact_lock(%s)", (AUDIT_LOCK,))
-        broken = first_broken(entries(conn), head(conn) or (0, "0" * 64))
+        # One look at both: a writer at work would show a head that the rows do not reach.
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        broken = first_broken(entries(conn), head(conn) or (0, GENESIS))
         if broken is not None or expected_head is None:
             return broken
         number, expected = expected_head
-        row = conn.execute("SELECT hash FROM audit_log WHERE number = %s", (number,)).fetchone()
+        row = conn.execute(
+            "SELECT hash FROM public.audit_log WHERE number = %s", (number,)
+        ).fetchone()
     if row is None:
         return Broken(number, f"entry {number} is missing")
     return None if row[0] == expected else Broken(number, "it is not the entry that was kept")

@@ -14,10 +14,13 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Json
 
+from tasks.calls import CallMade, calls_json
 from tasks.errors import BadInput
 from tasks.lifecycle import ACTIVE_STATES, check_transition, is_end
-from tasks.model import Resource, canonical_json
-from tasks.warehouse.rows import clean, to_resource
+from tasks.model import Resource, canonical_json, sha256
+from tasks.plan import resource_from_json
+from tasks.snapshot import content_of
+from tasks.warehouse.rows import clean
 
 # Ends that leave a finding open, whoever or whatever decided so.
 UNCLOSED_STATES = ("denied", "left_out", "refused", "failed", "undone", "expired", "drifted")
@@ -81,6 +84,9 @@ class Snapshot:
     stage: str
     taken_at: datetime
     resource: Resource
+    address: str  # sha256 of content
+    content: str  # canonical JSON: the resource and what hangs on it
+    calls: tuple[Mapping[str, Any], ...] = ()  # as CallMade.json
 
 
 def save_plan(
@@ -261,33 +267,69 @@ def free_since(conn: psycopg.Connection, ids: Sequence[str]) -> datetime | None:
 
 
 def add_snapshot(
-    conn: psycopg.Connection, remediation_id: str, stage: str, resource: Resource
-) -> None:
-    """Keep a resource's configuration as it is at ``stage``: before, during, after or undone."""
+    conn: psycopg.Connection,
+    remediation_id: str | UUID,
+    stage: str,
+    resource: Resource,
+    *,
+    around: Mapping[str, Any] | None = None,
+    calls: Sequence[CallMade] = (),
+    at: datetime | None = None,
+) -> dict[str, Any]:
+    """Keep a resource as it was read at ``stage``: before, during, after or undone.
+
+    ``around`` is what hangs on it, ``calls`` those that gave both. The content is stored once,
+    under its hash. Returns what the audit log says of the snapshot.
+    """
+    content = content_of(resource, around)
+    address = sha256(content)
+    made = calls_json(calls)
+    # Not sorted: what restore writes back keeps the cloud's own order of keys.
+    config = _exact_text(resource.config.as_dict())
+    conn.execute(
+        """
+        INSERT INTO snapshot_contents (hash, content, config) VALUES (%s, %s, %s::json)
+        ON CONFLICT DO NOTHING
+        """,
+        (address, content, config),
+    )
     conn.execute(
         """
         INSERT INTO snapshots (remediation_id, stage, taken_at, cloud, account, region, kind,
-                               resource, name, tags, config, gaps, etag, fingerprint)
-        VALUES (%s, %s, clock_timestamp(), %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                               resource, name, content, config, calls, etag, fingerprint)
+        SELECT %s, %s, coalesce(%s, clock_timestamp()), %s, %s, %s, %s, %s, %s, hash,
+               CASE WHEN config::text <> %s THEN %s::json END, %s, %s, %s
+        FROM snapshot_contents WHERE hash = %s
         """,
         (
-            *(_uuid(remediation_id), stage, resource.cloud, resource.account, resource.region),
-            *(resource.kind, resource.id, clean(resource.name), _json(resource.tags)),
-            # Not sorted: what restore writes back keeps the cloud's own order of keys.
-            *(_exact(resource.config.as_dict()), _json(resource.config.gaps)),
-            *(resource.etag, resource.fingerprint),
+            *(_uuid(str(remediation_id)), stage, at, resource.cloud, resource.account),
+            *(resource.region, resource.kind, resource.id, clean(resource.name)),
+            *(config, config, _json(made), resource.etag, resource.fingerprint, address),
         ),
     )
+    return {"stage": stage, "content": address, "calls": made}
 
 
 def snapshots(conn: psycopg.Connection, remediation_id: str) -> list[Snapshot]:
     """A remediation's snapshots in the order they were taken."""
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
-            "SELECT s.*, s.resource AS id FROM snapshots s WHERE remediation_id = %s ORDER BY s.id",
+            """
+            SELECT s.*, c.content AS text, coalesce(s.config, c.config) AS exact
+            FROM snapshots s JOIN snapshot_contents c ON c.hash = s.content
+            WHERE s.remediation_id = %s ORDER BY s.id
+            """,
             (_uuid(remediation_id),),
         )
-        return [Snapshot(row["stage"], row["taken_at"], to_resource(row)) for row in cursor]
+        return [_snapshot(row) for row in cursor]
+
+
+def _snapshot(row: Mapping[str, Any]) -> Snapshot:
+    said = json.loads(row["text"])["resource"]
+    resource = resource_from_json({**said, "config": row["exact"], "etag": row["etag"]})
+    return Snapshot(
+        row["stage"], row["taken_at"], resource, row["content"], row["text"], tuple(row["calls"])
+    )
 
 
 def _records(
@@ -310,8 +352,8 @@ def _json(value: Any) -> Json:
     return Json(value, dumps=canonical_json)
 
 
-def _exact(value: Any) -> Json:
-    return Json(value, dumps=lambda given: json.dumps(given, default=str))
+def _exact_text(value: Any) -> str:
+    return json.dumps(value, default=str)
 
 
 def _uuid(remediation_id: str) -> UUID:

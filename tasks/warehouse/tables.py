@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
@@ -366,17 +367,29 @@ remediations = Table(
     comment="Fixes planned, waiting, applied or refused",
 )
 
+# The record: these belong to a role of their own (tasks/warehouse/record.py).
+
+snapshot_contents = Table(
+    "snapshot_contents",
+    metadata,
+    _text("hash", "sha256 of content", primary_key=True),
+    _text("content", "The resource and what hangs on it, as canonical JSON"),
+    Column(
+        "config",
+        JSON,
+        nullable=False,
+        comment="The resource's configuration in the cloud's own order of keys",
+    ),
+    CheckConstraint("hash = encode(sha256(convert_to(content, 'UTF8')), 'hex')", name="hash"),
+    comment="What snapshots hold, each content once, under its hash",
+)
+
 snapshots = Table(
     "snapshots",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True, comment="The snapshot"),
-    Column(
-        "remediation_id",
-        Uuid,
-        ForeignKey("remediations.id"),
-        nullable=False,
-        comment="The remediation it was taken for",
-    ),
+    # No foreign key: remediations are the application's to delete, and these are not.
+    Column("remediation_id", Uuid, nullable=False, comment="The remediation it was taken for"),
     _text("stage", "before, during, after or undone"),
     _time("taken_at", "When it was taken"),
     _text("cloud", CLOUD),
@@ -385,14 +398,30 @@ snapshots = Table(
     _text("kind", KIND),
     _text("resource", "The resource's id"),
     _text("name", "Its name or short id", server_default=""),
-    Column("tags", JSON, nullable=False, comment="Tags of the resource"),
-    Column("config", JSON, nullable=False, comment="Configuration, character by character"),
-    Column("gaps", JSON, nullable=False, comment="Parts that could not be read, with the reason"),
+    Column(
+        "content",
+        Text,
+        ForeignKey("snapshot_contents.hash"),
+        nullable=False,
+        comment="The hash of what was read: see snapshot_contents",
+    ),
+    Column(
+        "config",
+        JSON,
+        nullable=True,
+        comment="Configuration in the cloud's own order of keys, where that is not its content's",
+    ),
+    Column(
+        "calls",
+        JSON,
+        nullable=False,
+        comment="The calls that gave it: operation, target, request id, status, time",
+    ),
     _text("etag", "ARM's ETag; empty on AWS", server_default=""),
     _text("fingerprint", "sha256 of id, configuration and gaps"),
     _one_of("stage", "before", "during", "after", "undone"),
     Index(None, "remediation_id"),
-    comment="A resource's configuration around a fix: what restore puts back",
+    comment="A resource as it was read around a fix: what restore puts back",
 )
 
 audit_log = Table(
@@ -405,13 +434,16 @@ audit_log = Table(
         autoincrement=False,
         comment="Counts from 1 without gaps",
     ),
-    _time("at", "When it happened"),
+    _time("at", "When it was written down"),
     _text("actor", "Who did it: a person, a flow run, Suture"),
     _text("action", "What was done"),
     _text("subject", "To what: a finding, a remediation, an account"),
     Column("details", JSON, nullable=False, comment="More, as the canonical JSON that was hashed"),
     _text("prev_hash", "The hash of the row before"),
-    _text("hash", "sha256 over prev_hash and all columns before it"),
+    _text("hash", "sha256 over prev_hash, number and all that the row says: tasks/audit.py"),
+    Column("version", SmallInteger, nullable=False, comment="How its hash is made: 1 or 2"),
+    _text("salt", "Random, so that a row's hash does not tell what it says; empty in version 1"),
+    Index(None, "subject"),
     comment="What Suture did and who decided it: an append-only hash chain",
 )
 
@@ -421,7 +453,7 @@ audit_head = Table(
     Column(
         "single", Boolean, primary_key=True, server_default=text("true"), comment="One row only"
     ),
-    Column("number", BigInteger, nullable=False, comment="The last row's number"),
+    Column("number", BigInteger, nullable=False, comment="The last row's number; 0: none"),
     _text("hash", "The last row's hash: keep a copy elsewhere to prove that none was cut off"),
     CheckConstraint("single", name="single"),
     comment="The end of the audit log's hash chain",

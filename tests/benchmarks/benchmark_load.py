@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import psycopg
 
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.postgres import OWNER, EmbeddedPostgres
 from tasks.model import (
     Account,
     AccountScan,
@@ -167,9 +167,11 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="suture-benchmark-"))
     folder.chmod(0o755)
     try:
-        with EmbeddedPostgres(folder / "data", databases=["warehouse"], remove_data=True) as server:
+        with EmbeddedPostgres(
+            folder / "data", warehouses=["warehouse"], remove_data=True
+        ) as server:
             url = server.url("warehouse")
-            database.upgrade(url)
+            database.upgrade(url, server.url("warehouse", OWNER))
             if rows:
                 accounts = max(1, rows // (LARGE * RULES))
                 fleet = {"accounts": accounts, "resources": LARGE}

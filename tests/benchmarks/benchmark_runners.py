@@ -33,7 +33,7 @@ from harness import simulator
 from ruamel.yaml import YAML
 
 from deployments.local.children import Child, free_port
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.postgres import OWNER, EmbeddedPostgres
 from deployments.local.prefect_api import PrefectApi
 from deployments.local.stack import SERVER_SETTINGS
 from tasks.warehouse.database import connect, upgrade
@@ -178,12 +178,14 @@ def servers(
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     with (
-        EmbeddedPostgres(folder / "postgres", databases=["prefect", "empty"]) as postgres,
+        EmbeddedPostgres(
+            folder / "postgres", databases=["prefect"], warehouses=["empty"]
+        ) as postgres,
         simulator(
             *("--aws", str(options.accounts), "--latency-ms", str(options.latency_ms))
         ) as fleet,
     ):
-        upgrade(postgres.url("empty"))
+        upgrade(postgres.url("empty"), postgres.url("empty", OWNER))
         env = {
             **os.environ,
             **SERVER_SETTINGS,
@@ -250,7 +252,7 @@ def measure(
 ) -> tuple[float, Counter[str]]:
     """Accounts a second, from the beginning of the scan to its merge, and CPU by kind."""
     name = f"warehouse_{CASES.index(case)}"
-    postgres.create_database(name, template="empty")
+    postgres.create_warehouse(name, template="empty")
     own = {**env, "SUTURE_WAREHOUSE_URL": postgres.url(name), **dict(case.env)}
     command = [PREFECT, "worker", "start", "--type", "process", "--pool", POOL, "--limit", "1"]
     names = [f"{name}-{number}" for number in range(case.workers)]

@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner, Result
 
 from deployments.cli import app
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.postgres import OWNER, EmbeddedPostgres
 from deployments.local.stack import Stack
 from deployments.prefect_server import need_server
 from tasks.errors import BadInput
@@ -78,6 +78,7 @@ def test_every_verb_is_there() -> None:
         *("local", "server", "serve", "demo", "db upgrade", "policy test", "audit verify"),
         *("gate open", "gate close", "gate status", "gate enroll", "issuer documents"),
         "gate template",
+        *("audit show", "audit head", "snapshot diff", "evidence make", "evidence verify"),
     }
 
 
@@ -208,11 +209,14 @@ def test_an_inventory_without_an_issuer_has_no_documents(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_warehouse_without_tables_is_upgraded_on_advice(postgres: EmbeddedPostgres) -> None:
-    postgres.create_database("empty_for_the_command")
+    postgres.create_warehouse("empty_for_the_command")
     env = {"SUTURE_WAREHOUSE_URL": postgres.url("empty_for_the_command")}
+    owner = {"SUTURE_WAREHOUSE_OWNER_URL": postgres.url("empty_for_the_command", OWNER)}
     assert "Run `suture db upgrade`" in refused(suture("findings", env=env))
-    for _ in range(2):  # again, and nothing happens
-        assert suture("db", "upgrade", env=env).stdout == "The warehouse is up to date.\n"
+    line = refused(suture("db", "upgrade", env=env))
+    assert line.startswith("SUTURE_WAREHOUSE_OWNER_URL: is not set. The audit log")
+    for more in (owner, owner, {}):  # again, and nothing happens: nor is the owner needed for it
+        assert suture("db", "upgrade", env=env | more).stdout == "The warehouse is up to date.\n"
     told = json.loads(suture("db", "upgrade", "--format", "json", env=env).stdout)
     assert told == {"up_to_date": True}
     assert json.loads(suture("findings", "--format", "json", env=env).stdout) == []
@@ -236,7 +240,7 @@ def env(
 ) -> dict[str, str]:
     """Suture's environment, with a warehouse of its own and policies that change nothing."""
     name = f"command_{next(NUMBERS)}"
-    postgres.create_database(name, template="template_warehouse")
+    postgres.create_warehouse(name, template="template_warehouse")
     policies = tmp_path_factory.mktemp("command") / "policies.yaml"
     policies.write_text(GUIDED)
     return {

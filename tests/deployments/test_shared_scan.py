@@ -99,7 +99,7 @@ def api(stack: Stack) -> Iterator[PrefectApi]:
 @pytest.fixture(scope="module")
 def alone(own: dict[str, str], postgres: EmbeddedPostgres) -> list[tuple[Any, ...]]:
     """The findings of a scan that nobody shares."""
-    postgres.create_database("warehouse_alone", template="template_warehouse")
+    postgres.create_warehouse("warehouse_alone", template="template_warehouse")
     url = postgres.url("warehouse_alone")
     with here({**own, "SUTURE_WAREHOUSE_URL": url, "SUTURE_SCAN_PROCESSES": "2"}):
         state = scan_fleet(hand_to_triage=False, return_state=True)

@@ -52,6 +52,7 @@ def test_an_approval_closes_what_it_does_not_leave_out(fleet: Any) -> None:
         "planned",
         "approved",
         "applying",
+        *("wrote" for _ in first.plan["steps"]),
         "remediated",
     ]
     assert ("approved", "Ada Lovelace") in fleet.audit(first.id)

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.audit import GENESIS, Entry, first_broken, next_entry
+from tasks.audit import GENESIS, Entry, body_hash, chained_hash, first_broken, next_entry
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -48,7 +48,9 @@ def test_a_chain_as_written_holds(chain: list[Entry]) -> None:
 @given(CHAINS, st.data())
 def test_an_altered_row_is_found_where_it_is(chain: list[Entry], data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(chain) - 1))
-    field = data.draw(st.sampled_from(["actor", "action", "subject", "details", "hash", "at"]))
+    field = data.draw(
+        st.sampled_from(["actor", "action", "subject", "details", "hash", "at", "salt"])
+    )
     old = getattr(chain[index], field)
     new = old + (timedelta(microseconds=1) if field == "at" else "x")
     altered = [*chain[:index], replace(chain[index], **{field: new}), *chain[index + 1 :]]
@@ -83,6 +85,24 @@ def test_a_removed_row_is_found(chain: list[Entry], data: st.DataObject) -> None
     assert (broken.number, broken.reason) == (index + 1, f"entry {index + 1} is missing")
 
 
+@given(CHAINS, st.data())
+def test_an_inserted_row_is_found(chain: list[Entry], data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, len(chain)))
+    before = chain[index - 1] if index else None
+    forged = next_entry(
+        (before.number, before.hash) if before else None,
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+        actor="eve",
+        action="approved",
+        subject="x",
+        details={},
+    )
+    broken = first_broken([*chain[:index], forged, *chain[index:]], head(chain))
+    assert broken is not None
+    # It is itself in order: what follows it is not, or the head, which is one before it.
+    assert broken.number in {index + 1, index + 2}
+
+
 @given(st.lists(SAYINGS, min_size=2, max_size=6).map(build), st.data())
 def test_rows_that_changed_places_are_found(chain: list[Entry], data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(chain) - 2))
@@ -105,3 +125,24 @@ def test_the_same_moment_in_another_zone_is_the_same_entry() -> None:
     (entry,) = build([("a", "b", "c", {})])
     moved = replace(entry, at=entry.at.astimezone(there.tzinfo))
     assert first_broken([moved]) is None
+
+
+@given(CHAINS, st.data())
+def test_an_entry_is_not_taken_for_one_of_another_version(
+    chain: list[Entry], data: st.DataObject
+) -> None:
+    index = data.draw(st.integers(0, len(chain) - 1))
+    turned = [*chain]
+    turned[index] = replace(turned[index], version=data.draw(st.sampled_from([0, 1, 3])))
+    broken = first_broken(turned)
+    assert broken is not None
+    assert broken.number == index + 1
+
+
+def test_chains_of_both_versions_hold() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    said = {"at": at, "actor": "a", "action": "b", "subject": "c", "details": {}}
+    old = next_entry(None, **said, version=1)
+    new = next_entry((old.number, old.hash), **said, salt="5a" * 16)
+    assert first_broken([old, new], (2, new.hash)) is None
+    assert chained_hash(old.hash, 2, body_hash(new)) == new.hash

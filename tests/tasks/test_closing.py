@@ -130,7 +130,7 @@ def test_a_fix_is_applied_step_by_step_and_verified() -> None:
     closed = close(place)
     assert (closed.state, closed.resource, closed.stage) == ("remediated", AFTER, "after")
     assert place.calls.count("apply") == 2
-    assert place.kept == ["before", "during"]
+    assert place.kept == ["before", "during", "during"]
     assert place.closed
 
 

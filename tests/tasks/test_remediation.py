@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.stack import fleet_env
 from tasks import remediation, remediation_records
 from tasks.approval import HANDLE_PREFIX
+from tasks.closing import close_finding
 from tasks.clouds import azure_write
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.azure_write import identity_options
@@ -33,14 +35,19 @@ from tasks.clouds.remediator import Propagation, Session, open_session
 from tasks.clouds.scanner import Scanner
 from tasks.codes import Redeemed
 from tasks.errors import BadInput, CloudTimeout, Conflict, GateRefused
+from tasks.evidence import changed, problems
 from tasks.inventory import load_inventory
 from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict
+from tasks.plan import Plan
 from tasks.planning import by_account, find_findings, plan_finding, read_resources
 from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Run, paragraph
 from tasks.rules import rule
+from tasks.snapshot import content_diff
+from tasks.story import tell
 from tasks.warehouse import remediations, scans
-from tasks.warehouse.audit import verify_chain
+from tasks.warehouse.audit import entries_about, verify_chain
 from tasks.warehouse.database import connect
+from tasks.warehouse.evidence import evidence_of
 from tasks.warehouse.findings import account_of, finding_by_id, open_findings
 
 pytestmark = pytest.mark.slow
@@ -225,7 +232,7 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def whole(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    postgres.create_database("remediation_tests", template="template_warehouse")
+    postgres.create_warehouse("remediation_tests", template="template_warehouse")
     folder = tmp_path_factory.mktemp("fleet")
     policies = folder / "policies.yaml"
     policies.write_text(POLICIES)
@@ -538,7 +545,7 @@ def test_what_was_done_is_written_down_when_the_warehouse_is_back(bench: Bench) 
     bench.patch.setattr(remediation_records, "_observe", away)
     bench.answer(run, code)
     assert bench.states(run) == ["remediated"]
-    assert bench.stages(run) == ["before", "before", "after"]
+    assert bench.stages(run) == ["before", "before", "during", "after"]
     assert bench.status(finding) == "resolved"
 
 
@@ -778,6 +785,104 @@ def test_a_scan_that_looked_later_than_the_run_knows_better(bench: Bench) -> Non
     bench.answer(run, code)
     assert bench.states(run) == ["remediated"]
     assert bench.status(finding) == "open"
+
+
+# --- the record --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule_id", [EBS, AZURE_SSH, BUCKET])
+def test_the_record_says_who_wrote_what_with_the_clouds_own_numbers(
+    bench: Bench, rule_id: str
+) -> None:
+    (finding,) = bench.take(rule_id)
+    run = bench.begin([finding])
+    code = bench.open(finding).code.get_secret_value()
+    bench.answer(run, code)
+    bench.close_gate(finding)
+    assert bench.states(run) == ["remediated"]
+    item = run.items[0]
+    with connect() as warehouse:
+        told = entries_about(warehouse, [item.id])
+    assert [one.action for one in told][:3] == ["planned", "approved", "applying"]
+    said = [json.loads(one.details) for one in told]
+    assert said[0]["requested_by"] == "a test"
+    assert {one["plan"] for one in said[:3]} == {item.planned.hash}
+    (session,) = [call for call in said[2]["calls"] if call["operation"] == "session"]
+    expected = "assumed-role/" if item.planned.resource.cloud is Cloud.AWS else "client "
+    assert expected in session["identity"]
+    assert datetime.fromisoformat(session["until"]) > datetime.now(UTC)
+    written = [call for one in said[3:] for call in one.get("calls", ())]
+    assert len(written) == len(item.planned.steps)
+    for call in written:
+        assert call["request_id"]
+        assert 200 <= call["status"] < 300
+    words = "\n".join(line for one in tell(told) for line in one.lines)
+    assert all(call["request_id"] in words for call in written)
+    with connect() as warehouse:
+        taken = remediations.snapshots(warehouse, item.id)
+        evidence = evidence_of(warehouse, item.id)
+    assert [one.stage for one in taken] == [
+        *("before", "before"),
+        *("during" for _ in item.planned.steps),
+        "after",
+    ]
+    for one in taken:
+        assert one.calls
+        assert all(call["request_id"] and call["status"] < 500 for call in one.calls)
+    assert taken[-1].resource == bench.now(finding)
+    assert content_diff(taken[1].content, taken[-1].content)
+    assert problems(evidence) == []
+    assert set(evidence["contents"]) == {one.address for one in taken}
+    assert code not in json.dumps(evidence)
+
+
+def test_a_gate_that_does_not_open_is_recorded_with_the_clouds_answer(bench: Bench) -> None:
+    (finding,) = bench.take(BUCKET)
+    run = bench.begin([finding])
+    bench.answer(run, "123456")
+    item = run.items[0]
+    with connect() as warehouse:
+        told = entries_about(warehouse, [item.id])
+        evidence = evidence_of(warehouse, item.id)
+    assert [one.action for one in told] == ["planned", "approved", "gate refused", "asked again"]
+    (call,) = json.loads(told[2].details)["calls"]
+    assert (call["operation"], call["status"], call["code"]) == (
+        *("sts:AssumeRole", 403, "AccessDenied"),
+    )
+    assert call["request_id"]
+    assert "123456" not in json.dumps(evidence)
+    assert problems(evidence) == []
+    bench.answer(run, decision="deny")
+
+
+def test_a_fix_taken_back_is_recorded_with_its_undo(bench: Bench) -> None:
+    (finding,) = bench.take(VERSIONS)
+    run = bench.begin([finding])
+    code = bench.open(finding).code.get_secret_value()
+    bench.patch.setattr(remediation, "close_finding", functools.partial(never_proved, bench))
+    bench.answer(run, code)
+    bench.close_gate(finding)
+    assert bench.states(run) == ["undone"]
+    with connect() as warehouse:
+        told = entries_about(warehouse, [run.items[0].id])
+        evidence = evidence_of(warehouse, run.items[0].id)
+    assert [one.action for one in told] == [
+        *("planned", "approved", "applying", "wrote", "put back", "undone"),
+    ]
+    assert "undo: s3:PutBucketVersioning" in "\n".join(tell(told)[4].lines)
+    back = json.loads(told[4].details)
+    assert [call["undo"] for call in back["calls"]] == [True]
+    assert back["snapshot"]["stage"] == "undone"
+    assert problems(evidence) == []
+    # What AWS has no way back from is not hidden: a bucket once versioned is never unversioned.
+    field = "resource.config.Versioning.Status"
+    assert changed(evidence) == [{"field": field, "before": "–", "after": "Suspended"}]
+
+
+def never_proved(bench: Bench, plan: Plan, place: Any, **options: Any) -> Any:
+    """Close it by a plan that no state of the resource achieves once it has been written to."""
+    bench.patch.setattr(Plan, "achieved", lambda *_: False)
+    return close_finding(plan, place, verify_seconds=0.1, **options)
 
 
 # --- parts -------------------------------------------------------------------------------------

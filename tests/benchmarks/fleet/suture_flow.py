@@ -20,7 +20,7 @@ from contender import Job, Outcome, Prepared, contend
 from inventory import write_inventory
 
 from deployments.local.children import Child, free_port
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.postgres import OWNER, EmbeddedPostgres
 from deployments.local.stack import SERVER_SETTINGS
 from tasks.warehouse.database import connect, upgrade
 
@@ -31,7 +31,9 @@ def prepare(job: Job) -> Iterator[Prepared]:
     folder.chmod(0o755)  # PostgreSQL may run as a system user of its own
     try:
         with (
-            EmbeddedPostgres(folder / "postgres", databases=("prefect", "warehouse")) as postgres,
+            EmbeddedPostgres(
+                folder / "postgres", databases=["prefect"], warehouses=["warehouse"]
+            ) as postgres,
             write_inventory(job) as (inventory, variables),
         ):
             port = free_port()
@@ -58,7 +60,7 @@ def prepare(job: Job) -> Iterator[Prepared]:
             command = [sys.executable, "-m", "deployments.cli", "server", "--port", str(port)]
             server = Child("server", command, os.environ, folder / "server.log")
             try:
-                upgrade(os.environ["SUTURE_WAREHOUSE_URL"])
+                upgrade(postgres.url("warehouse"), postgres.url("warehouse", OWNER))
                 server.wait_until(lambda: _answers(api), seconds=90)
                 # Not before: Prefect reads its settings when it is imported.
                 from flows.scan import scan_fleet

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from deployments.local import postgres as module
-from deployments.local.postgres import EmbeddedPostgres, reachable_data_dir
+from deployments.local.postgres import OWNER, EmbeddedPostgres, reachable_data_dir
 from tasks.errors import BadInput, SutureError
 
 pytestmark = pytest.mark.slow
@@ -83,7 +83,8 @@ def test_it_starts_fast_serves_and_leaves_nothing(folder: Path) -> None:
         for database in ("prefect", "warehouse"):
             with psycopg.connect(server.url(database)) as conn:
                 assert conn.execute("SELECT current_user").fetchone() == ("suture",)
-                conn.execute("CREATE EXTENSION pg_trgm")  # Prefect's migrations do
+                if database == "prefect":
+                    conn.execute("CREATE EXTENSION pg_trgm")  # Prefect's migrations do
         assert server.url("prefect", driver="asyncpg").startswith("postgresql+asyncpg://suture:")
         assert processes_of(folder)
         pid = server.pid
@@ -137,12 +138,12 @@ def test_a_failed_statement_leaves_its_values_out_of_the_log(folder: Path) -> No
 
 
 def test_a_copy_of_a_database_has_its_tables(folder: Path) -> None:
-    with EmbeddedPostgres(folder / "data", databases=["one"]) as server:
-        with psycopg.connect(server.url("one")) as conn:
+    with EmbeddedPostgres(folder / "data", warehouses=["one"]) as server:
+        with psycopg.connect(server.url("one", OWNER)) as conn:
             conn.execute("CREATE TABLE kept AS SELECT 7 AS n")
-        server.create_database("two", template="one")
-        server.create_database("two")  # is there already
-        with psycopg.connect(server.url("two")) as conn:
+        server.create_warehouse("two", template="one")
+        server.create_warehouse("two")  # is there already
+        with psycopg.connect(server.url("two", OWNER)) as conn:
             assert conn.execute("SELECT n FROM kept").fetchone() == (7,)
         server.drop_database("two")
         with pytest.raises(psycopg.OperationalError, match="does not exist"):

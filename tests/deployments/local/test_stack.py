@@ -75,7 +75,7 @@ def test_a_start_that_fails_ends_what_had_started(
         started.append(child(self, name, *arguments, pipe=pipe))
         return started[-1]
 
-    def fail(_: str) -> None:
+    def fail(*_: str) -> None:
         raise SutureError("no tables today")
 
     monkeypatch.setattr(Stack, "child", remember)

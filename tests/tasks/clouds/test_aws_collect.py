@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 
 from deployments.local.aws.server import EmulatedAws
+from tasks.calls import recording
 from tasks.clouds.aws_api import AwsApi
-from tasks.clouds.aws_collect import COLLECTORS, AwsView, collect, discover, read_one
+from tasks.clouds.aws_collect import (
+    COLLECTORS,
+    AwsView,
+    collect,
+    discover,
+    look,
+    read_one,
+)
 from tasks.clouds.aws_credentials import AwsKeyring
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.transport import Limits
@@ -299,6 +307,36 @@ async def test_resource_that_is_gone(kind: str, id: str, changes: dict[str, Any]
         await read_one(view(changes), kind, id, "us-east-1")
 
 
+async def test_what_hangs_on_a_group_and_cannot_be_read_is_said() -> None:
+    class HalfBlind(ScriptedApi):
+        async def call(self, service: str, operation: str, params: Any, **rest: Any) -> Any:
+            if "Filters" in params:
+                raise refused()
+            return await super().call(service, operation, params, **rest)
+
+    looking = replace(view(), api=HalfBlind())
+    seen = await look(looking, "aws.ec2.security_group", "arn:x/sg-1", "us-east-1")
+    assert seen.resource.config["GroupId"] == "sg-1"
+    assert seen.around == {"unread": "refused: AccessDenied: not you"}
+    bucket = await look(view(), "aws.s3.bucket", "arn:aws:s3:::logs", "us-east-1")
+    assert bucket.around == {}
+
+
+def naming(group: Resource, others: list[Resource]) -> list[dict[str, str]]:
+    """The groups of its region whose rules let the members of ``group`` in."""
+    named = [
+        {"GroupId": one.config["GroupId"], "GroupName": one.name}
+        for one in others
+        if one.region == group.region
+        and any(
+            pair.get("GroupId") == group.config["GroupId"]
+            for permission in one.config["IpPermissions"]
+            for pair in permission.get("UserIdGroupPairs", ())
+        )
+    ]
+    return sorted(named, key=lambda one: one["GroupId"])
+
+
 # --- Accounts ------------------------------------------------------------------------------------
 
 
@@ -357,6 +395,17 @@ async def test_emulated_account_in_full(
         for resource in resources:
             again = await read_one(looking, resource.kind, resource.id, resource.region)
             assert again == resource
+        groups = [one for one in resources if one.kind == "aws.ec2.security_group"]
+        for group in groups:
+            with recording() as calls:
+                seen = await look(looking, group.kind, group.id, group.region)
+            assert seen.resource == group
+            assert seen.around == {"NamedInRulesOf": naming(group, groups)}
+            assert [(one.operation, one.status) for one in calls] == [
+                ("ec2:DescribeSecurityGroups", 200)
+            ] * 2
+            assert all(one.request_id for one in calls)
+            assert group.config["GroupId"] in calls[0].target
         with pytest.raises(ResourceGone):
             await read_one(looking, "aws.s3.bucket", "arn:aws:s3:::no-such-bucket-9", "us-east-1")
         missing = f"arn:aws:ec2:us-east-1:{aws_account}:security-group/sg-00000000000000000"

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from deployments.local.azure.server import EmulatedAzure
 from deployments.templates import scanner_permissions
+from tasks.calls import recording
 from tasks.clouds.azure_api import AzureApi
-from tasks.clouds.azure_collect import COLLECTORS, collect, discover, read_one, settled
+from tasks.clouds.azure_collect import COLLECTORS, collect, discover, look, read_one, settled
 from tasks.clouds.azure_graph import GRAPH_READS
 from tasks.clouds.transport import Limits
 from tasks.errors import AccessRefused, CloudError, ResourceGone
@@ -206,6 +207,24 @@ def test_least_role_of_the_scanner_reads_every_kind_and_may_ask_the_graph() -> N
     assert all(action.endswith("/read") and "*" not in action for action in allowed)
 
 
+async def test_what_hangs_on_a_group_is_seen_and_is_no_part_of_it() -> None:
+    interface = {"id": "/nic/1", "etag": "w"}
+    attached = {"networkInterfaces": [interface], "subnets": [{"id": "/subnets/b"}]}
+    item = {**GROUP, "properties": {**GROUP["properties"], **attached}}  # type: ignore[dict-item]
+
+    class OneGroup(ScriptedApi):
+        async def get(self, path: str, api_version: str, **query: str) -> dict[str, Any]:
+            return item
+
+    seen = await look(OneGroup({}), SUBSCRIPTION, NSG, str(GROUP["id"]))
+    assert seen.around == {
+        "networkInterfaces": [{"id": "/nic/1"}],
+        "subnets": [{"id": "/subnets/b"}],
+    }
+    listed = ScriptedApi({"networkSecurityGroups": [GROUP]})
+    assert [seen.resource] == (await collect(listed, SUBSCRIPTION, [NSG]))[0]
+
+
 @pytest.mark.slow
 async def test_emulated_subscription_in_full(
     azure: EmulatedAzure, azure_source: AzureSource, subscription: str, quick: Limits
@@ -215,8 +234,13 @@ async def test_emulated_subscription_in_full(
         assert all(covered.ok for covered in coverage)
         assert {resource.kind for resource in resources} == set(COLLECTORS)
         for resource in resources:
-            again = await read_one(api, subscription, resource.kind, resource.id)
+            with recording() as calls:
+                again = await read_one(api, subscription, resource.kind, resource.id)
             assert again == resource
+            (call,) = calls
+            assert (call.operation, call.target.lower()) == ("GET", resource.id)
+            assert call.request_id
+            assert call.status == 200
             assert again.fingerprint == resource.fingerprint
         assert any(resource.etag for resource in resources)
         missing = resources[0].id + "-not-there"

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.postgres import OWNER, EmbeddedPostgres
 from tasks.errors import BadInput
 from tasks.model import (
     Account,
@@ -267,10 +267,10 @@ def own_server() -> Iterator[EmbeddedPostgres]:
     """A server that a test may crash."""
     parent = Path(tempfile.mkdtemp(prefix="suture-test-"))
     parent.chmod(0o755)
-    server = EmbeddedPostgres(parent / "postgres", databases=["warehouse"])
+    server = EmbeddedPostgres(parent / "postgres", warehouses=["warehouse"])
     try:
         with server:
-            database.upgrade(server.url("warehouse"))
+            database.upgrade(server.url("warehouse"), server.url("warehouse", OWNER))
             yield server
     finally:
         shutil.rmtree(parent)

@@ -133,7 +133,7 @@ def two_warehouses(postgres: EmbeddedPostgres) -> Iterator[list[psycopg.Connecti
     """One for scans in full, one for incremental ones, for all examples of this module."""
     names = ["warehouse_full", "warehouse_incremental"]
     for name in names:
-        postgres.create_database(name, template="template_warehouse")
+        postgres.create_warehouse(name, template="template_warehouse")
     opened = [database.connect(postgres.url(name)) for name in names]
     yield opened
     for conn, name in zip(opened, names, strict=True):

@@ -194,7 +194,7 @@ class Model:
 @pytest.fixture(scope="module")
 def one_warehouse(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
     """One database for all examples of this module: a database for each would take minutes."""
-    postgres.create_database("warehouse_merge", template="template_warehouse")
+    postgres.create_warehouse("warehouse_merge", template="template_warehouse")
     with database.connect(postgres.url("warehouse_merge")) as conn:
         yield conn
     postgres.drop_database("warehouse_merge")

@@ -1,0 +1,1 @@
+"""Pages for people, self-contained: no script, no remote asset."""
