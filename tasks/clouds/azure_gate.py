@@ -59,7 +59,7 @@ class AzureGate:
         """
         scopes = self._scopes(resources)
         self.close(opening)
-        self._close_overdue()
+        self.close_overdue()
         try:
             principal = self._principal()
             for scope in scopes:
@@ -88,7 +88,7 @@ class AzureGate:
             found.append(Opening(opening, until, tuple(one["scope"] for one in own)))
         return tuple(found)
 
-    def _close_overdue(self) -> None:
+    def close_overdue(self) -> None:
         """Close what nobody came to close at its time: a process that opened may have died."""
         now = datetime.now(UTC)
         overdue = [
@@ -202,6 +202,20 @@ class AzureGate:
     def _belongs(self, assignment: dict[str, Any], opening: str) -> bool:
         scope = assignment["properties"]["scope"]
         return bool(assignment["name"].lower() == self._assignment_name(opening, scope))
+
+
+def opened_subscriptions(source: AzureSource, credential: TokenCredential) -> tuple[str, ...]:
+    """The subscriptions that an opening's federated credential names, in order."""
+    home = source.remediator_identity.split("/")[2]
+    arm = Arm(source, home, credential)
+    collection = f"{source.remediator_identity}/federatedIdentityCredentials"
+    found = set()
+    for one in arm.members(collection, _IDENTITY_API):
+        named = one["name"].removeprefix(CREDENTIAL).partition("-")[0]
+        if one["name"].startswith(CREDENTIAL) and re.fullmatch(r"[0-9a-f]{32}", named):
+            found.add(str(uuid.UUID(named)))
+    arm.close()
+    return tuple(sorted(found))
 
 
 def _until(properties: dict[str, Any]) -> datetime | None:
