@@ -26,6 +26,7 @@ from pydantic import SecretStr
 from tasks import approval, codes, settings
 from tasks import remediation_records as records
 from tasks.closing import Closed, close_finding
+from tasks.clouds.propagation import Propagation
 from tasks.clouds.remediator import Session, open_session
 from tasks.clouds.session_policy import permissions
 from tasks.clouds.token_request import release, request_code
@@ -259,7 +260,8 @@ def ask_customer(run: Run) -> Answered:
         records.settle(run, run.waiting, "refused", str(refusal), source.name)
         return NOTHING_CHOSEN
     who = f"{source.name} token endpoint"
-    return Answered(opened.code, tuple(item.number for item in run.waiting), who, True)
+    chosen = tuple(item.number for item in run.waiting)
+    return Answered(opened.code, chosen, who, True, opened.expires_at)
 
 
 def ask_again(run: Run, note: str) -> None:
@@ -293,7 +295,7 @@ def close_one(run: Run, number: int, answer: Answered) -> State:
         )
         closed = replace(closed, read_at=place.read_at)
     except GateRefused as refusal:
-        run.gate_refusal = str(refusal)
+        run.gate_refusal, item.state = str(refusal), "waiting"
         return Failed(name="Gate refused", message=str(refusal))
     except Drifted as drift:
         item.drifted, item.state = True, "waiting"
@@ -321,8 +323,12 @@ class _Place:
         return read_resource(self._run.inventory, self._run.account, self._item.planned.resource)
 
     def open_session(self, now: Resource, steps: Sequence[Step]) -> Session:
-        run = self._run
-        return open_session(run.inventory, run.account, now, steps, self._answer.code)
+        run, say = self._run, get_run_logger().info
+        until = self._answer.until
+        patience = Propagation.until(until, say) if until else Propagation(say=say)
+        return open_session(
+            run.inventory, run.account, now, steps, self._answer.code, propagation=patience
+        )
 
     def begin_writing(self, before: Resource) -> None:
         records.begin_writing(self._run, self._item, before, self._answer)

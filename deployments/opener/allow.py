@@ -61,7 +61,7 @@ def objection(wanted: Wanted, entries: Sequence[Allowed]) -> str:
     for action in wanted.actions:
         for resource in wanted.resources:
             if not any(one.permits(wanted, action, resource) for one in entries):
-                return f"{action} on {resource} in {wanted.account} is not allowed here."
+                return f"{action} is not allowed here on {resource} in {wanted.account}."
     return ""
 
 

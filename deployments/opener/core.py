@@ -28,14 +28,13 @@ from deployments.opener.signed import SignedRequests
 from deployments.opener.store import Document, Store, turn
 from tasks.clouds.gate import (
     MOST_MINUTES,
-    PERSON,
     CustomerCredentials,
     OpenGate,
     close_gate,
     close_overdue,
     open_gate,
 )
-from tasks.clouds.openings import timestamp
+from tasks.clouds.openings import PERSON, timestamp
 from tasks.errors import BadInput, SutureError
 from tasks.inventory import Inventory
 from tasks.model import Account, Cloud

@@ -73,7 +73,7 @@ class AzureGate:
         """Close one opening, or all: no new tokens, and the issued ones may do nothing."""
         for credential in list(self._credentials()):
             if opening in (None, credential):
-                self._arm.request("DELETE", self._credential_id(credential), _IDENTITY_API)
+                self._forget(credential)
         for assignment in list(self._assignments()):
             if opening is None or self._belongs(assignment, opening):
                 self._arm.request("DELETE", assignment["id"], _AUTHORIZATION_API)
@@ -98,7 +98,7 @@ class AzureGate:
         ]
         for credential in list(self._credentials()) if overdue else ():
             if any(self._belongs(one, credential) for one in overdue):
-                self._arm.request("DELETE", self._credential_id(credential), _IDENTITY_API)
+                self._forget(credential)
         for assignment in overdue:
             self._arm.request("DELETE", assignment["id"], _AUTHORIZATION_API)
 
@@ -137,29 +137,25 @@ class AzureGate:
                 raise
 
     def _trust(self, opening: str, subject: str) -> None:
-        """Azure writes an identity's credentials one at a time, and answers 409 to the others."""
         collection = f"{self._identity}/federatedIdentityCredentials"
         for other in self._arm.members(collection, _IDENTITY_API):
             if other["properties"]["subject"] == subject:
                 raise CodeInUse("this code has opened another subscription a moment ago")
-        retrying = Retrying(
-            retry=retry_if_exception_type(Conflict),
-            stop=stop_after_attempt(6),
-            wait=wait_random(0.5, 3),
-            reraise=True,
-        )
         properties = {
             "issuer": self._issuer.url,
             "subject": subject,
             "audiences": [EXCHANGE_AUDIENCE],
         }
-        retrying(
+        _in_turn(
             self._arm.request,
             "PUT",
             self._credential_id(opening),
             _IDENTITY_API,
             {"properties": properties},
         )
+
+    def _forget(self, opening: str) -> None:
+        _in_turn(self._arm.request, "DELETE", self._credential_id(opening), _IDENTITY_API)
 
     def _credentials(self) -> Iterator[str]:
         """The subscription's openings that have a federated credential."""
@@ -202,6 +198,15 @@ class AzureGate:
     def _belongs(self, assignment: dict[str, Any], opening: str) -> bool:
         scope = assignment["properties"]["scope"]
         return bool(assignment["name"].lower() == self._assignment_name(opening, scope))
+
+
+# Azure writes an identity's credentials one at a time, and answers 409 to the others.
+_in_turn = Retrying(
+    retry=retry_if_exception_type(Conflict),
+    stop=stop_after_attempt(6),
+    wait=wait_random(0.5, 3),
+    reraise=True,
+)
 
 
 def opened_subscriptions(source: AzureSource, credential: TokenCredential) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.aws_write import keys_from_chain
 from tasks.clouds.azure_gate import AzureGate, CodeInUse, opened_subscriptions
 from tasks.clouds.azure_write import identity_options
-from tasks.clouds.openings import Opening
+from tasks.clouds.openings import PERSON, Opening
 from tasks.clouds.sdk_errors import hiding
 from tasks.errors import BadInput
 from tasks.inventory import AwsSource, Inventory
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 MOST_MINUTES = 15
 MACHINE_CODE_BYTES = 24  # 192 random bits
-PERSON = "Person"  # a person has one opening in an account: a new one takes the old one's place
 
 
 @dataclass(frozen=True, slots=True)

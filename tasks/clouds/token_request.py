@@ -17,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 from pydantic import SecretStr
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from tasks.clouds.issuer import assertion
 from tasks.clouds.openings import moment
@@ -26,6 +27,7 @@ from tasks.model import Account
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # opening takes the customer several calls to a cloud
 MOST_ANSWER = 16_384  # characters
+RELEASE_ATTEMPTS = 3
 OPEN, CLOSE = "open", "close"
 
 _CODE = re.compile(r"[A-Za-z0-9_-]{20,128}", re.ASCII)
@@ -70,9 +72,45 @@ def request_code(
     return OpenedByMachine(SecretStr(code), expires_at)
 
 
+def present_code(
+    inventory: Inventory,
+    account: Account,
+    code: SecretStr,
+    *,
+    minutes: int = 10,
+    resources: Sequence[str] = (),
+) -> datetime:
+    """Present a person's code to the customer's opener, for it to open the gate; until when.
+
+    Raises GateRefused with the customer's reason, which does not repeat the code, and otherwise as
+    ``request_code`` does.
+    """
+    source = inventory.source(account.source)
+    body = {
+        **_about(account),
+        "code": code.get_secret_value(),
+        "minutes": minutes,
+        **({"resources": list(resources)} if resources else {}),
+    }
+    until = _post(source, _address(source, OPEN), body).get("expires_at")
+    expires_at = moment(until) if isinstance(until, str) else None
+    if expires_at is None:
+        raise CloudError("the answer holds no time that can be used", operation=_ENDPOINT)
+    return expires_at
+
+
 def release(inventory: Inventory, account: Account, *, remediation: str) -> None:
-    """Tell the customer that the gate is not needed any more. Raises as ``request_code`` does."""
-    _ask(inventory, account, CLOSE, {"remediation": remediation})
+    """Tell the customer that the gate is not needed any more; closing twice is as closing once.
+
+    Again where the endpoint failed or was not reached. Raises as ``request_code`` does.
+    """
+    trying = Retrying(
+        retry=retry_if_exception_type(CloudError),
+        stop=stop_after_attempt(RELEASE_ATTEMPTS),
+        wait=wait_exponential(multiplier=0.5, max=5),
+        reraise=True,
+    )
+    trying(_ask, inventory, account, CLOSE, {"remediation": remediation})
 
 
 def _ask(
@@ -82,12 +120,20 @@ def _ask(
     address = _address(source, what)
     if inventory.issuer is None:
         raise BadInput("issuer", "is missing: requests for a code are signed.", "Add an issuer.")
-    about = {"cloud": account.cloud.value, "source": account.source, "account": account.id}
+    about = _about(account)
     request = assertion(inventory.issuer, account.id, address, claims={**about, **claims})
+    return _post(source, address, {"request": request.get_secret_value()})
+
+
+def _about(account: Account) -> dict[str, str]:
+    return {"cloud": account.cloud.value, "source": account.source, "account": account.id}
+
+
+def _post(source: AwsSource | AzureSource, address: str, body: Mapping[str, Any]) -> dict[str, Any]:
     try:
         # No redirects: the request is for this address only.
         with httpx.Client(verify=_trust(source), timeout=TIMEOUT, follow_redirects=False) as http:
-            response = http.post(address, json={"request": request.get_secret_value()})
+            response = http.post(address, json=dict(body))
     except httpx.TimeoutException:
         raise CloudTimeout("did not answer in time", operation=_ENDPOINT) from None
     except httpx.HTTPError as error:

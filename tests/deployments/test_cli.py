@@ -15,6 +15,7 @@ from typing import Any
 import click
 import psycopg
 import pytest
+import segno
 import typer
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner, Result
@@ -141,9 +142,21 @@ def test_a_guide_is_printed_and_an_unknown_rule_is_refused() -> None:
     assert told == {"rule": RULES[0].id, "title": RULES[0].title, "guide": RULES[0].guide}
 
 
+def modules(output: str) -> tuple[bytearray, ...]:
+    """The dark modules of a QR code that was printed in half blocks, light on dark, border 4."""
+    halves = {" ": (1, 1), "█": (0, 0), "▀": (0, 1), "▄": (1, 0)}
+    drawn = [line for line in output.splitlines()[1:] if line]
+    rows = []
+    for line in drawn:
+        rows += [bytearray(halves[one][half] for one in line) for half in (0, 1)]
+    size = len(rows[0])
+    return tuple(row[4:-4] for row in rows[4 : size - 4])
+
+
 def test_an_enrolment_is_told_in_either_form(tmp_path: Path) -> None:
     plain = suture("gate", "enroll", "--seed-file", str(tmp_path / "one"))
     assert plain.stdout.startswith("otpauth://totp/")
+    assert modules(plain.stdout) == segno.make(plain.stdout.splitlines()[0], error="m").matrix
     file = str(tmp_path / "two")
     told = json.loads(suture("gate", "enroll", "--seed-file", file, "--format", "json").stdout)
     assert told["seed_file"] == file

@@ -6,7 +6,6 @@ The flows' tests drive the same tasks through Prefect's API; here is what would 
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -29,7 +28,8 @@ from tasks.clouds import azure_write
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.azure_write import identity_options
 from tasks.clouds.gate import CustomerCredentials, OpenGate, close_gate, open_gate
-from tasks.clouds.remediator import Propagation, Session, open_session
+from tasks.clouds.propagation import Propagation
+from tasks.clouds.remediator import Session, open_session
 from tasks.clouds.scanner import Scanner
 from tasks.codes import Redeemed
 from tasks.errors import BadInput, CloudTimeout, Conflict, GateRefused
@@ -240,8 +240,12 @@ def whole(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
         patch.setenv("SUTURE_WAREHOUSE_URL", postgres.url("remediation_tests"))
         patch.setenv("SUTURE_POLICIES", str(policies))
         # What is refused is refused at once: a gate opened here is known here.
-        at_once = functools.partial(open_session, propagation=Propagation(code=0, access=0))
-        patch.setattr(remediation, "open_session", at_once)
+        at_once = Propagation(code=0, access=0)
+        patch.setattr(
+            remediation,
+            "open_session",
+            lambda *args, propagation: open_session(*args, propagation=at_once),
+        )
         made = Bench(fleet, policies, patch)
         made.scan()
         yield made
@@ -804,8 +808,8 @@ def patched_open(bench: Bench, wrap: Callable[[Session, Resource], Any]) -> None
     real = remediation.open_session
 
     @contextmanager
-    def opening(inventory: Any, account: Any, now: Resource, steps: Any, code: Any) -> Any:
-        with real(inventory, account, now, steps, code) as session:
+    def opening(inventory: Any, account: Any, now: Resource, *rest: Any, **options: Any) -> Any:
+        with real(inventory, account, now, *rest, **options) as session:
             yield wrap(session, now)
 
     bench.patch.setattr(remediation, "open_session", opening)
