@@ -567,11 +567,17 @@ def gate_close(
     source: SourceOption = "",
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """Close an account's gate now."""
+    """Close an account's gate now, whoever it was opened for."""
     from deployments.gate import close_by_hand
 
-    close_by_hand(account, source=source)
-    _done({"account": account, "open": False}, f"The gate of {account} is closed.", form)
+    told = close_by_hand(account, source=source)
+    words = f"The gate of {account} is closed."
+    if "warm" in told["closed"]:
+        words += (
+            " Your opener was keeping it warm, and opens it again within minutes:"
+            " take it out of the opener's configuration."
+        )
+    _done(told, words, form)
 
 
 @gate.command("status")

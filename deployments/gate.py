@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -77,10 +78,13 @@ def open_by_hand(
                 close_gate(inventory, account, opening=opened.opening)
 
 
-def close_by_hand(account_id: str, *, source: str) -> None:
-    """Close the gate of an account."""
+def close_by_hand(account_id: str, *, source: str) -> dict[str, Any]:
+    """Close the gate of an account. How many openings of each kind that closed."""
     inventory = load_inventory(settings.inventory_path())
-    close_gate(inventory, _account(inventory, account_id, source))
+    account = _account(inventory, account_id, source)
+    closed = Counter(one.by for one in gate_status(inventory, account).openings)
+    close_gate(inventory, account)
+    return {"account": account_id, "open": False, "closed": dict(closed)}
 
 
 def status_by_hand(account_id: str, *, source: str) -> dict[str, Any]:

@@ -254,6 +254,7 @@ def ask_customer(run: Run) -> Answered:
             plan=plan_digest(plans),
             resources=sorted({plan.resource.id for plan in plans}),
             actions=sorted({one for plan in plans for one in permissions(plan.steps, undo=True)}),
+            warm=run.policy.warm_gate,
         )
     except (GateRefused, CloudError, BadInput) as refusal:
         get_run_logger().warning("The customer's token endpoint did not open: %s", refusal)

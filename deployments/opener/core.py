@@ -13,7 +13,8 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -26,6 +27,15 @@ from deployments.opener.journal import Journal
 from deployments.opener.refused import Refused
 from deployments.opener.signed import SignedRequests
 from deployments.opener.store import Document, Store, turn
+from deployments.opener.warm import (
+    LEAST_SECONDS,
+    Generation,
+    WarmGate,
+    code_of,
+    generations,
+    next_generation,
+    to_hand_out,
+)
 from tasks.clouds.gate import (
     MOST_MINUTES,
     CustomerCredentials,
@@ -34,7 +44,7 @@ from tasks.clouds.gate import (
     close_overdue,
     open_gate,
 )
-from tasks.clouds.openings import PERSON, timestamp
+from tasks.clouds.openings import PERSON, WARM, timestamp
 from tasks.errors import BadInput, SutureError
 from tasks.inventory import Inventory
 from tasks.model import Account, Cloud
@@ -61,13 +71,16 @@ class Settings:
 
     ``url`` is the opener's own address as Suture knows it, without the last part: requests must be
     signed for {url}/open or {url}/close. ``seed`` reads the authenticator's seed; None: no codes
-    are taken. ``credentials`` gives the opener's own keys for an account.
+    are taken. ``credentials`` gives the opener's own keys for an account. ``warm`` are the gates to
+    be kept open ahead, under codes made with the key that ``warm_key`` reads.
     """
 
     url: str
     allow: tuple[Allowed, ...]
     seed: Callable[[], SecretStr] | None
     credentials: Callable[[Account], CustomerCredentials]
+    warm: tuple[WarmGate, ...] = ()
+    warm_key: Callable[[], SecretStr] | None = None
 
 
 class Opener:
@@ -159,6 +172,8 @@ class Opener:
 
     def _open_for_machine(self, claims: Mapping[str, Any]) -> dict[str, Any]:
         wanted, source = _wanted(claims), str(claims["source"])
+        if claims.get("warm") is True and (answer := self._hand_out(wanted, claims)):
+            return answer
         if reason := objection(wanted, self._settings.allow):
             raise Refused(HTTPStatus.FORBIDDEN, reason)
         opened = self._open(
@@ -166,13 +181,7 @@ class Opener:
             wanted.minutes,
             wanted.resources,
             opening=opening_of(claims["remediation"]),
-            told={
-                "by": "request",
-                "remediation": str(claims["remediation"]),
-                "plan": wanted.plan,
-                "actions": wanted.actions,
-                "request": str(claims["jti"]),
-            },
+            told=_told(wanted, claims),
             machine=True,
         )
         return {
@@ -211,6 +220,55 @@ class Opener:
         self._note("opened", **about, until=timestamp(opened.expires_at))
         return opened
 
+    # --- warm gates ----------------------------------------------------------------------------
+
+    def _hand_out(self, wanted: Wanted, claims: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The code of a gate that is warm for what is wanted; None when none is."""
+        now = time.time()
+        for gate in self._settings.warm:
+            if gate.account.source != claims["source"] or not gate.permits(wanted):
+                continue
+            chosen = to_hand_out(self._generations(gate), now)
+            if chosen is None or self._settings.warm_key is None:
+                continue
+            code = code_of(self._settings.warm_key(), gate.account, chosen)
+            until = timestamp(datetime.fromtimestamp(chosen.until, UTC))
+            self._write(
+                "handed out",
+                **_told(wanted, claims),
+                account=wanted.account,
+                resources=wanted.resources,
+                until=until,
+            )
+            return {"code": code.get_secret_value(), "expires_at": until, "warm": True}
+        return None
+
+    def _keep_warm(self, gate: WarmGate, now: float) -> None:
+        """Open a gate anew when that is due, and close it when its hours are over."""
+        minutes = gate.minutes(datetime.fromtimestamp(now, UTC))
+        with turn(self._store, gate.name):
+            standing = self._generations(gate)
+            if standing and not minutes and standing[-1].until <= now + LEAST_SECONDS:
+                for opening in WARM:
+                    self.close(gate.account, opening)
+                self._store.update(gate.name, lambda _: ({"generations": []}, None))
+            new = next_generation(standing, minutes, now)
+            if new is None or self._settings.warm_key is None:
+                return
+            self._open(
+                gate.account,
+                minutes,
+                gate.scopes,
+                opening=WARM[new.number % 2],
+                told={"by": "warm", "actions": gate.actions},
+                code=code_of(self._settings.warm_key(), gate.account, new),
+            )
+            kept = [asdict(one) for one in (*standing[-1:], new)]
+            self._store.update(gate.name, lambda _: ({"generations": kept}, None))
+
+    def _generations(self, gate: WarmGate) -> tuple[Generation, ...]:
+        return self._store.update(gate.name, lambda known: (None, generations(known)))
+
     # --- closing -------------------------------------------------------------------------------
 
     def close(self, account: Account, opening: str) -> None:
@@ -227,11 +285,17 @@ class Opener:
         self._note("closed", cloud=account.cloud.value, account=account.id, opening=opening)
 
     def tick(self, *, now: float | None = None) -> None:
-        """Close what is past its time on Azure, where nothing closes by itself. Never raises.
+        """Close what is past its time on Azure, and renew what is kept warm. Never raises.
 
-        What this opener noted, and whatever else stands too long in its tenants.
+        Nothing closes by itself there: what this opener noted is closed, and whatever else stands
+        too long in its tenants.
         """
         self.close_due(now=now)
+        for gate in self._settings.warm:
+            try:
+                self._keep_warm(gate, time.time() if now is None else now)
+            except (SutureError, OSError) as error:
+                self._note("failed", asked="tick", account=gate.account.id, why=str(error))
         for source in self._inventory.azure:
             try:
                 any_account = Account(Cloud.AZURE, "", source=source.name)
@@ -289,6 +353,17 @@ class Opener:
             self._write(what, **about)
         except (SutureError, OSError) as error:
             log.error("The opener's journal is away: %s", type(error).__name__)  # noqa: TRY400
+
+
+def _told(wanted: Wanted, claims: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a signed request is written down."""
+    return {
+        "by": "request",
+        "remediation": str(claims["remediation"]),
+        "plan": wanted.plan,
+        "actions": wanted.actions,
+        "request": str(claims["jti"]),
+    }
 
 
 def opening_of(remediation: object) -> str:

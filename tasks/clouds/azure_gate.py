@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from tasks.clouds.azure_write import EXCHANGE_AUDIENCE, Arm
-from tasks.clouds.openings import Opening, moment, timestamp
+from tasks.clouds.openings import WARM, Opening, moment, timestamp
 from tasks.errors import BadInput, Conflict
 from tasks.inventory import AzureSource, Issuer
 
@@ -58,7 +58,8 @@ class AzureGate:
         CodeInUse when another opening has the same code.
         """
         scopes = self._scopes(resources)
-        self.close(opening)
+        if opening not in WARM:  # that is renewed, and its assignments stay in force meanwhile
+            self.close(opening)
         self.close_overdue()
         try:
             principal = self._principal()
@@ -70,10 +71,16 @@ class AzureGate:
             raise
 
     def close(self, opening: str | None = None) -> None:
-        """Close one opening, or all: no new tokens, and the issued ones may do nothing."""
-        for credential in list(self._credentials()):
+        """Close one opening, or all: no new tokens, and the issued ones may do nothing.
+
+        Of the two warm ones, the last to be closed takes the assignments that they share.
+        """
+        standing = list(self._credentials())
+        for credential in standing:
             if opening in (None, credential):
                 self._forget(credential)
+        if opening in WARM and any(one in WARM and one != opening for one in standing):
+            return
         for assignment in list(self._assignments()):
             if opening is None or self._belongs(assignment, opening):
                 self._arm.request("DELETE", assignment["id"], _AUTHORIZATION_API)
@@ -191,8 +198,12 @@ class AzureGate:
         return self._source.remediator_role.rpartition("/")[2].lower()
 
     def _assignment_name(self, opening: str, scope: str) -> str:
-        """The same for the same opening and scope, so that closing knows its own."""
-        name = f"{self._source.gate_id}|{opening}|{scope.lower()}"
+        """The same for the same opening and scope, so that closing knows its own.
+
+        The two warm openings share theirs: one is renewed while the other stands.
+        """
+        whose = WARM[0] if opening in WARM else opening
+        name = f"{self._source.gate_id}|{whose}|{scope.lower()}"
         return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
     def _belongs(self, assignment: dict[str, Any], opening: str) -> bool:

@@ -36,10 +36,14 @@ _ENDPOINT = "token endpoint"
 
 @dataclass(frozen=True, slots=True)
 class OpenedByMachine:
-    """The code that a customer's machine has opened the gate for, and until when."""
+    """The code that a customer's machine has opened the gate for, and until when.
+
+    ``warm``: it had been opened ahead.
+    """
 
     code: SecretStr
     expires_at: datetime
+    warm: bool = False
 
 
 def request_code(
@@ -51,10 +55,12 @@ def request_code(
     resources: Sequence[str],
     actions: Sequence[str],
     minutes: int = 10,
+    warm: bool = False,
 ) -> OpenedByMachine:
     """Ask the customer to open the gate of one account, for these actions on these resources.
 
-    ``remediation`` names the run, ``plan`` is the digest of what it would do. Raises GateRefused
+    ``remediation`` names the run, ``plan`` is the digest of what it would do. ``warm``: a gate that
+    the customer keeps open ahead will do, where there is one. Raises GateRefused
     with the customer's reason, CloudError when the endpoint cannot be asked, BadInput when the
     inventory names none.
     """
@@ -63,13 +69,14 @@ def request_code(
         "resources": list(resources),
         "actions": list(actions),
         "minutes": minutes,
+        **({"warm": True} if warm else {}),
     }
     answer = _ask(inventory, account, OPEN, {**claims, "remediation": remediation})
     code, until = answer.get("code"), answer.get("expires_at")
     expires_at = moment(until) if isinstance(until, str) else None
     if not isinstance(code, str) or not _CODE.fullmatch(code) or expires_at is None:
         raise CloudError("the answer holds no code and time that can be used", operation=_ENDPOINT)
-    return OpenedByMachine(SecretStr(code), expires_at)
+    return OpenedByMachine(SecretStr(code), expires_at, answer.get("warm") is True)
 
 
 def present_code(

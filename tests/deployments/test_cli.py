@@ -164,10 +164,13 @@ def test_an_enrolment_is_told_in_either_form(tmp_path: Path) -> None:
 
 
 def test_a_closing_is_told_in_either_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.gate.close_by_hand", lambda *_, **__: None)
+    answer: dict[str, Any] = {"account": "1", "open": False, "closed": {"machine": 1}}
+    monkeypatch.setattr("deployments.gate.close_by_hand", lambda *_, **__: answer)
     assert suture("gate", "close", "1").stdout == "The gate of 1 is closed.\n"
     told = json.loads(suture("gate", "close", "1", "--format", "json").stdout)
-    assert told == {"account": "1", "open": False}
+    assert told == answer
+    answer["closed"] = {"warm": 2}
+    assert "take it out of the opener's configuration" in suture("gate", "close", "1").stdout
 
 
 # --- what is missing or wrong ------------------------------------------------------------------

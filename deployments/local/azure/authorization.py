@@ -113,7 +113,9 @@ class RoleAssignments(ResourceKind):
         principal = self._principal(properties.get("principalId"))
         existing = self.tenant.access.find(path.scope, path.name)
         if existing:
-            return self._same_again(existing, principal, role)
+            return self._same_again(
+                existing, principal, role, properties.get("description", existing.description)
+            )
         self._check_unique(path.scope, principal, role)
         assignment = RoleAssignment(
             name=path.name.lower(),
@@ -136,13 +138,21 @@ class RoleAssignments(ResourceKind):
         self.tenant.access.remove(found, self.tenant.clock() + self.tenant.rbac_delay)
         return Reply(200, self._render(found))
 
-    def _same_again(self, existing: RoleAssignment, principal: str, role: RoleDefinition) -> Reply:
+    def _same_again(
+        self,
+        existing: RoleAssignment,
+        principal: str,
+        role: RoleDefinition,
+        description: str | None,
+    ) -> Reply:
+        """Only what an assignment is called and on what condition it holds can be updated."""
         if (existing.principal, existing.role.id) != (principal, role.id):
             raise ArmError(
                 409,
                 "RoleAssignmentUpdateNotPermitted",
                 "Tenant ID, application ID, principal ID, and scope are not allowed to be updated.",
             )
+        existing.description = description
         return Reply(200, self._render(existing))
 
     def _check_unique(self, scope: str, principal: str, role: RoleDefinition) -> None:
