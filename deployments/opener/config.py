@@ -13,7 +13,7 @@ allow:                                 # for requests that Suture signed
     resources: ["arn:aws:s3:::acme-*"]
     minutes: 10
 warm:                                  # left out: no gate is kept warm
-  key: secretsmanager://eu-central-1/suture/warm-key
+  key: secretsmanager://eu-central-1/suture/gate-warm-key
   gates:
     - {source: acme, account: "111122223333", rules: [aws_s3_bucket_tls_only],
        resources: ["arn:aws:s3:::acme-*"], from: "08:00", until: "18:00"}

@@ -56,6 +56,8 @@ MOST_NAMED = 500  # resources, or actions, of one request
 AGAIN_SECONDS = 30.0  # until what could not be closed is tried again
 OPEN, CLOSE = "open", "close"
 
+HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+
 Answer = tuple[HTTPStatus, dict[str, Any]]
 
 _STANDING = "azure openings"  # the document that says which openings somebody has to close

@@ -75,10 +75,15 @@ class Site:
         return [json.loads(line) for line in self.journal_file.read_text().splitlines()]
 
     def finding(self, cloud: str) -> dict[str, str]:
-        """One about a bucket, or about a storage account."""
+        """One about a bucket of a member account, or about a storage account."""
         found: list[dict[str, str]] = self.fleet.truth["findings"]
         kind = "s3_bucket" if cloud == "aws" else "storage_account"
-        return next(one for one in found if one["cloud"] == cloud and kind in one["rule"])
+        management = self.inventory.aws[0].management_account
+        return next(
+            one
+            for one in found
+            if one["cloud"] == cloud and kind in one["rule"] and one["account"] != management
+        )
 
     def account(self, cloud: str) -> Account:
         sources = self.inventory.aws if cloud == "aws" else self.inventory.azure
