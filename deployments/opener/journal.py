@@ -9,16 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import boto3
-
-from tasks.clouds.sdk_errors import aws_errors
 from tasks.errors import BadInput
 
 MOST_CHARACTERS = 500  # of one text in an entry
@@ -28,7 +24,7 @@ class Journal(Protocol):
     """Where entries go."""
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Append one entry; it is kept when this returns. Raises OSError or CloudError."""
+        """Append one entry; it is kept when this returns. Raises OSError."""
         ...
 
 
@@ -59,40 +55,14 @@ class LogJournal:
         sys.stdout.flush()
 
 
-class DynamoJournal:
-    """Items of a DynamoDB table with the string key "id", each under a new key."""
-
-    def __init__(self, table: str, region: str) -> None:
-        self._table = table
-        self._client = boto3.client("dynamodb", region_name=region)
-
-    def write(self, entry: Mapping[str, Any]) -> None:
-        line = _line(entry)
-        with aws_errors("PutItem"):
-            self._client.put_item(
-                TableName=self._table,
-                Item={
-                    "id": {"S": f"{json.loads(line)['at']} {uuid.uuid4()}"},
-                    "entry": {"S": line},
-                },
-                ConditionExpression="attribute_not_exists(id)",
-            )
-
-
 def open_journal(address: str) -> Journal:
-    """The journal at ``address``: file:///file, log: or dynamodb://region/table."""
+    """The journal at ``address``: file:///file, or log:."""
     parts = urlsplit(address)
     if parts.scheme == "file" and parts.path.strip("/"):
         return FileJournal(Path(parts.path))
     if address == "log:":
         return LogJournal()
-    if parts.scheme == "dynamodb" and parts.netloc and parts.path.strip("/"):
-        return DynamoJournal(parts.path.strip("/"), parts.netloc)
-    raise BadInput(
-        "journal",
-        f"{address!r} is no journal.",
-        "Write file:///file, log: or dynamodb://region/table.",
-    )
+    raise BadInput("journal", f"{address!r} is no journal.", "Write file:///file or log:.")
 
 
 def _line(entry: Mapping[str, Any]) -> str:

@@ -11,17 +11,22 @@ import hashlib
 import json
 import os
 import random
+import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
+import httpx
+from azure.core.credentials import TokenCredential
+from azure.identity import DefaultAzureCredential
 from botocore.exceptions import ClientError
 
-from tasks.clouds.sdk_errors import aws_errors
+from tasks.clouds.sdk_errors import aws_errors, azure_errors
 from tasks.errors import BadInput, CloudError
 
 Document = dict[str, Any]
@@ -29,6 +34,8 @@ T = TypeVar("T")
 Change = Callable[[Document], tuple[Document | None, T]]
 
 MOST_ATTEMPTS = 60  # of a write that others were faster with; each round, one of them wins
+BLOB_SCOPE = "https://storage.azure.com/.default"
+BLOB_VERSION = "2023-11-03"
 LOOK_SECONDS = 0.05  # between two looks at whether a turn is free
 
 
@@ -125,15 +132,86 @@ class DynamoStore:
         return True
 
 
-def open_store(address: str) -> Store:
-    """The store at ``address``: file:///folder, or dynamodb://region/table."""
+class BlobStore:
+    """A container of Azure Blob Storage: the Azure Function's store.
+
+    ``change`` and its write are one by If-Match on the ETag that was read (Put Blob,
+    learn.microsoft.com/rest/api/storageservices/put-blob).
+    """
+
+    def __init__(
+        self, host: str, container: str, credential: TokenCredential | None = None
+    ) -> None:
+        self._address = f"https://{host}/{container}"
+        self._credential = credential or DefaultAzureCredential()
+        self._http = httpx.Client(verify=ssl.create_default_context(), timeout=20)
+
+    def update(self, name: str, change: Change[T]) -> T:
+        for _ in range(MOST_ATTEMPTS):
+            etag, document = self._read(name)
+            changed, answer = change(document)
+            if changed is None or self._written(name, changed, etag):
+                return answer
+            time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - only to get out of each other's way
+        raise CloudError("too many write to it at the same time", operation="opener's store")
+
+    def _read(self, name: str) -> tuple[str, Document]:
+        answer = self._send("GET", name)
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            return "", {}
+        _check(answer)
+        return answer.headers["etag"], dict(answer.json())
+
+    def _written(self, name: str, document: Document, etag: str) -> bool:
+        only = {"If-Match": etag} if etag else {"If-None-Match": "*"}
+        answer = self._send(
+            "PUT", name, json.dumps(document), {"x-ms-blob-type": "BlockBlob", **only}
+        )
+        if answer.status_code in (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT):
+            return False
+        _check(answer)
+        return True
+
+    def _send(
+        self, method: str, name: str, body: str = "", headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        with azure_errors("sign in"):
+            token = self._credential.get_token(BLOB_SCOPE).token
+        own = {"Authorization": f"Bearer {token}", "x-ms-version": BLOB_VERSION}
+        try:
+            return self._http.request(
+                method,
+                f"{self._address}/{_key(name)}.json",
+                content=body,
+                headers={**own, **(headers or {})},
+            )
+        except httpx.HTTPError as error:
+            raise CloudError(type(error).__name__, operation="opener's store") from None
+
+
+def _check(answer: httpx.Response) -> None:
+    if not answer.is_success:
+        raise CloudError(
+            "Blob Storage refused", code=str(answer.status_code), operation="opener's store"
+        )
+
+
+def open_store(address: str, *, credential: TokenCredential | None = None) -> Store:
+    """The store at ``address``: file:///folder, dynamodb://region/table or blob://host/container.
+
+    ``credential`` is for Blob Storage; without one the SDK finds its own.
+    """
     parts = urlsplit(address)
     if parts.scheme == "file" and parts.path.strip("/"):
         return FileStore(Path(parts.path))
     if parts.scheme == "dynamodb" and parts.netloc and parts.path.strip("/"):
         return DynamoStore(parts.path.strip("/"), parts.netloc)
+    if parts.scheme == "blob" and parts.netloc and parts.path.strip("/"):
+        return BlobStore(parts.netloc, parts.path.strip("/"), credential)
     raise BadInput(
-        "store", f"{address!r} is no store.", "Write file:///folder or dynamodb://region/table."
+        "store",
+        f"{address!r} is no store.",
+        "Write file:///folder, dynamodb://region/table or blob://host/container.",
     )
 
 
