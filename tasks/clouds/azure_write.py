@@ -16,7 +16,7 @@ from azure.identity import ClientAssertionCredential
 from pydantic import SecretStr
 
 from tasks.clouds.issuer import assertion
-from tasks.clouds.propagation import Propagation, patiently
+from tasks.clouds.propagation import NOT_OPENED, Propagation, patiently
 from tasks.clouds.sdk_errors import UnsettledWrite, azure_errors, hiding
 from tasks.clouds.session_policy import permission_of
 from tasks.errors import (
@@ -234,9 +234,7 @@ def open_azure(
     except AccessRefused as refusal:
         if not _NOT_FEDERATED & set(_AADSTS.findall(refusal.message)):
             raise
-        raise GateRefused(
-            "The gate did not open with this code: it may be wrong, old, or the gate is closed."
-        ) from None
+        raise GateRefused(NOT_OPENED) from None
     arm = Arm(source, resource.account, credential)
     return AzureSession(arm, resource, allowed, patience)
 

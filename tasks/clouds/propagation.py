@@ -15,6 +15,10 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+NOT_OPENED = (
+    "The gate did not open with this code: it may be wrong or old, or the gate is closed, or was "
+    "opened so lately that the cloud does not know of it yet."
+)
 CODE_SECONDS = 5.0
 ACCESS_SECONDS = 60.0
 
