@@ -293,6 +293,10 @@ class Opener:
         too long in its tenants.
         """
         self.close_due(now=now)
+        try:
+            self._store.forget_expired()
+        except (SutureError, OSError) as error:
+            self._note("failed", asked="tick", why=str(error))
         for gate in self._settings.warm:
             try:
                 self._keep_warm(gate, time.time() if now is None else now)

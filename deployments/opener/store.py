@@ -50,6 +50,10 @@ class Store(Protocol):
         """
         ...
 
+    def forget_expired(self) -> None:
+        """Remove what is past its time, where the store does not do that by itself."""
+        ...
+
 
 class FileStore:
     """A folder of one machine, or one volume: the container's store. Only its owner may read it."""
@@ -67,7 +71,6 @@ class FileStore:
         return answer
 
     def forget_expired(self) -> None:
-        """Remove what is past its time."""
         with self._alone():
             for path in self._folder.glob("*.json"):
                 if 0 < _read(path).get("expires", 0) < time.time():
@@ -99,6 +102,9 @@ class DynamoStore:
                 return answer
             time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - only to get out of each other's way
         raise CloudError("too many write to it at the same time", operation="opener's store")
+
+    def forget_expired(self) -> None:
+        """The table does it: time to live."""
 
     def _read(self, name: str) -> tuple[int, Document]:
         with aws_errors("GetItem"):
@@ -154,6 +160,9 @@ class BlobStore:
                 return answer
             time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - only to get out of each other's way
         raise CloudError("too many write to it at the same time", operation="opener's store")
+
+    def forget_expired(self) -> None:
+        """The account does it: a lifecycle rule, a day after the last change."""
 
     def _read(self, name: str) -> tuple[str, Document]:
         answer = self._send("GET", name)

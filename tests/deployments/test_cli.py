@@ -163,6 +163,22 @@ def test_an_enrolment_is_told_in_either_form(tmp_path: Path) -> None:
     assert told["otpauth"].startswith("otpauth://totp/")
 
 
+def test_the_openers_code_is_asked_for_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def opened(account: str, **options: Any) -> dict[str, Any]:
+        given.update(options, account=account)
+        return {"account": account, "open_until": "2026-11-26T10:00:00+00:00"}
+
+    monkeypatch.setattr("deployments.gate.open_by_opener", opened)
+    command = ["gate", "open", "1", "--opener", "--minutes", "3", "--format", "json"]
+    answer = CliRunner().invoke(app, command, input="739211\n")
+    assert answer.exit_code == 0
+    assert json.loads(answer.stdout)["account"] == "1"
+    assert "739211" not in answer.output
+    assert (given["code"].get_secret_value(), given["minutes"]) == ("739211", 3)
+
+
 def test_a_closing_is_told_in_either_form(monkeypatch: pytest.MonkeyPatch) -> None:
     answer: dict[str, Any] = {"account": "1", "open": False, "closed": {"machine": 1}}
     monkeypatch.setattr("deployments.gate.close_by_hand", lambda *_, **__: answer)

@@ -296,6 +296,15 @@ def test_a_tick_closes_what_is_past_its_time(site: Site) -> None:
     assert not site.status("azure").is_open
 
 
+def test_a_tick_forgets_requests_that_nobody_can_use_any_more(site: Site) -> None:
+    used = site.sign()
+    assert site.post("/open", request=used)[0] == HTTPStatus.OK
+    site.store.update("request of yesterday", lambda _: ({"expires": time.time() - 1}, None))
+    site.opener.tick()
+    assert site.store.update("request of yesterday", lambda known: (None, known)) == {}
+    assert site.post("/open", request=used)[0] == HTTPStatus.UNAUTHORIZED
+
+
 def test_a_tick_finds_what_nobody_noted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store was lost, or someone opened by hand and was killed."""
     monkeypatch.setattr(site.opener, "_stands", lambda *_: None)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from deployments.gate import close_by_hand, status_by_hand
 from deployments.local.stack import fleet_env
 from deployments.opener import core
 from deployments.opener.warm import (
@@ -155,6 +156,22 @@ def enter(site: Site, cloud: str, code: str) -> None:
     open_session(
         site.inventory, account, resource, [step], SecretStr(code), propagation=at_once
     ).close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("customer_env")
+def test_the_customer_sees_and_closes_it_by_hand(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUTURE_INVENTORY", site.fleet.description["inventory"])
+    warm(site, "aws")
+    site.opener.tick()
+    site.ask()
+    account = site.account("aws").id
+    seen = status_by_hand(account, source="")["openings"]
+    assert sorted(one["by"] for one in seen) == ["machine", "warm"]
+    assert close_by_hand(account, source="")["closed"] == {"machine": 1, "warm": 1}
+    assert not status_by_hand(account, source="")["open"]
 
 
 @pytest.mark.slow
