@@ -203,12 +203,23 @@ def local(
     data: Annotated[
         Path | None, typer.Option(help="Where to write the CA, keys, inventory and truth.")
     ] = None,
+    propagation_seconds: Annotated[
+        float,
+        typer.Option(min=0, max=600, help="How long the clouds take to know of an opened gate."),
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
 ) -> None:
     """Run just the emulated clouds until interrupted, and say how to reach them."""
     from deployments.local.fleet import run_fleet
 
-    run_fleet(aws=aws, azure=azure, seed=seed, data=data, as_json=as_json)
+    run_fleet(
+        aws=aws,
+        azure=azure,
+        seed=seed,
+        data=data,
+        as_json=as_json,
+        propagation_seconds=propagation_seconds,
+    )
 
 
 @app.command()
@@ -521,16 +532,37 @@ def gate_open(
         Path | None,
         typer.Option(envvar="SUTURE_GATE_SEED_FILE", help="The file that holds the TOTP seed."),
     ] = None,
+    opener: Annotated[
+        bool,
+        typer.Option(
+            "--opener", help="Ask for your authenticator's code, and have your opener open it."
+        ),
+    ] = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Open an account's gate with your own credentials, and print the code an approver types.
 
     AWS opens for the whole account, where each fix narrows itself to its resource, and closes by
     itself. Azure opens for single resources, and has no such date: there this command stays until
-    the time is over or Ctrl-C, and closes it.
+    the time is over or Ctrl-C, and closes it. With --opener it needs neither credentials nor a
+    seed: the opener checks the code, opens, and closes.
     """
-    from deployments.gate import open_by_hand
+    from deployments.gate import open_by_hand, open_by_opener
 
+    if opener:
+        from pydantic import SecretStr
+
+        code = SecretStr(typer.prompt("Code", hide_input=True, err=True))
+        told = open_by_opener(
+            account,
+            minutes=minutes,
+            runs=run or [],
+            resources=resource or [],
+            source=source,
+            code=code,
+        )
+        show_one(told, form)
+        return
     open_by_hand(
         account,
         minutes=minutes,
@@ -548,11 +580,17 @@ def gate_close(
     source: SourceOption = "",
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """Close an account's gate now."""
+    """Close an account's gate now, whoever it was opened for."""
     from deployments.gate import close_by_hand
 
-    close_by_hand(account, source=source)
-    _done({"account": account, "open": False}, f"The gate of {account} is closed.", form)
+    told = close_by_hand(account, source=source)
+    words = f"The gate of {account} is closed."
+    if "warm" in told["closed"]:
+        words += (
+            " Your opener was keeping it warm, and opens it again within minutes:"
+            " take it out of the opener's configuration."
+        )
+    _done(told, words, form)
 
 
 @gate.command("status")
@@ -561,7 +599,10 @@ def gate_status(
     source: SourceOption = "",
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """Say whether an account's gate is open, until when and for what."""
+    """Say whether an account's gate is open: for a person, a machine or warm, until when, for what.
+
+    "warm" is an opening that your opener keeps ahead for the policies that you let it.
+    """
     from deployments.gate import status_by_hand
 
     show_one(status_by_hand(account, source=source), form)
@@ -575,11 +616,15 @@ def gate_enroll(
     name: Annotated[str, typer.Option(help="How an authenticator app calls it.")] = "gate",
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """Make a new TOTP seed, keep it in a file of yours, and print its otpauth address."""
-    from deployments.gate import enroll
+    """Make a new TOTP seed, keep it in a file of yours, and show it to an authenticator app.
+
+    As the otpauth address and its QR code. Whoever sees either can make your codes.
+    """
+    from deployments.gate import enroll, qr_code
 
     address = enroll(seed_file, name)
-    _done({"seed_file": str(seed_file), "otpauth": address}, address, form)
+    words = f"{address}\n\n{qr_code(address)}"
+    _done({"seed_file": str(seed_file), "otpauth": address}, words, form)
 
 
 @gate.command("template")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,6 +20,7 @@ from pydantic import SecretStr
 from deployments.core_dumps import forbid_core_dumps
 from tasks import settings
 from tasks.clouds.gate import close_gate, gate_status, open_gate
+from tasks.clouds.token_request import present_code
 from tasks.errors import BadInput
 from tasks.inventory import AwsSource, Inventory, load_inventory
 from tasks.model import Account, Cloud
@@ -75,21 +78,29 @@ def open_by_hand(
                 close_gate(inventory, account, opening=opened.opening)
 
 
-def close_by_hand(account_id: str, *, source: str) -> None:
-    """Close the gate of an account."""
+def close_by_hand(account_id: str, *, source: str) -> dict[str, Any]:
+    """Close the gate of an account. How many openings of each kind that closed."""
     inventory = load_inventory(settings.inventory_path())
-    close_gate(inventory, _account(inventory, account_id, source))
+    account = _account(inventory, account_id, source)
+    closed = Counter(one.by for one in gate_status(inventory, account).openings)
+    close_gate(inventory, account)
+    return {"account": account_id, "open": False, "closed": dict(closed)}
 
 
 def status_by_hand(account_id: str, *, source: str) -> dict[str, Any]:
-    """Whether the gate is open, until when, and for which resources; never the code."""
+    """Whether the gate is open, for whom, until when, and for which resources; never the code."""
     inventory = load_inventory(settings.inventory_path())
     status = gate_status(inventory, _account(inventory, account_id, source))
     return {
         "account": account_id,
         "open": status.is_open,
         "openings": [
-            {"id": one.id, "open_until": one.expires_at, "resources": list(one.resources)}
+            {
+                "id": one.id,
+                "by": one.by,
+                "open_until": one.expires_at,
+                "resources": list(one.resources),
+            }
             for one in status.openings
         ],
     }
@@ -108,6 +119,40 @@ def enroll(seed_file: Path, name: str) -> str:
     with os.fdopen(descriptor, "w") as file:
         file.write(seed + "\n")
     return pyotp.TOTP(seed).provisioning_uri(name=name, issuer_name="Suture gate")
+
+
+def qr_code(address: str) -> str:
+    """The QR code of an address as lines of half blocks, for a terminal. It holds the seed."""
+    import segno
+
+    drawn = io.StringIO()
+    segno.make(address, error="m").terminal(out=drawn, compact=True)
+    return drawn.getvalue()
+
+
+def open_by_opener(
+    account_id: str,
+    *,
+    minutes: int,
+    runs: Sequence[str],
+    resources: Sequence[str],
+    source: str,
+    code: SecretStr,
+) -> dict[str, Any]:
+    """Present a code from an authenticator to the customer's opener; nobody's cloud keys are used.
+
+    Raises BadInput for an account without an opener, GateRefused with the opener's reason.
+    """
+    forbid_core_dumps()
+    inventory = load_inventory(settings.inventory_path())
+    account = _account(inventory, account_id, source)
+    scopes, reach = _reach(account, runs, resources)
+    until = present_code(inventory, account, code, minutes=minutes, resources=scopes)
+    return {
+        "account": account.id,
+        "open_until": until.astimezone(UTC).isoformat(timespec="seconds"),
+        **reach,
+    }
 
 
 def _account(inventory: Inventory, account_id: str, source: str) -> Account:

@@ -33,6 +33,7 @@ class Policy:
     ``expires`` is how long an approval waits. ``most_changes`` caps the findings that one run may
     change, ``most_runs`` the approvals that wait at the same time under this policy, or when it is
     automatic, the runs that one triage starts: the next triage takes the next accounts.
+    ``warm_gate`` says that an automatic fix may use a gate that the customer keeps open ahead.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Policy:
     expires: timedelta = timedelta(hours=24)
     most_changes: int = 50
     most_runs: int = 20
+    warm_gate: bool = False
 
     def mismatch(self, finding: Finding) -> str:
         """Why the finding does not meet this policy, in words; empty when it does."""
@@ -197,7 +199,7 @@ def assign(
 
 # --- the file ----------------------------------------------------------------------------------
 
-_KEYS = ("name", "match", "mode", "values", "expires", "most_changes", "most_runs")
+_KEYS = ("name", "match", "mode", "values", "expires", "most_changes", "most_runs", "warm_gate")
 _MATCH_KEYS = ("rule", "severity", "cloud", "account", "tags")
 
 
@@ -247,7 +249,19 @@ def _policy(section: Section) -> Policy:
         expires=_duration(section, "expires", "24h"),
         most_changes=section.number("most_changes", 50, least=1, most=1000),
         most_runs=section.number("most_runs", 20, least=1, most=1000),
+        warm_gate=_warm_gate(section, mode),
     )
+
+
+def _warm_gate(section: Section, mode: str) -> bool:
+    value = section.data.get("warm_gate", False)
+    if not isinstance(value, bool):
+        raise section.bad("warm_gate", "is neither true nor false.", "Write true or false.")
+    if value and mode != Mode.AUTOMATIC:
+        raise section.bad(
+            "warm_gate", f"stands beside mode: {mode}.", "Only automatic policies can use one."
+        )
+    return value
 
 
 def _one_of(section: Section, key: str, allowed: Sequence[str]) -> tuple[str, ...]:

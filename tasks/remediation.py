@@ -27,6 +27,7 @@ from tasks import approval, codes, settings
 from tasks import remediation_records as records
 from tasks.calls import recording
 from tasks.closing import Closed, close_finding
+from tasks.clouds.propagation import Propagation
 from tasks.clouds.remediator import Session, open_session
 from tasks.clouds.session_policy import permissions
 from tasks.clouds.token_request import release, request_code
@@ -260,6 +261,7 @@ def ask_customer(run: Run) -> Answered:
             plan=plan_digest(plans),
             resources=sorted({plan.resource.id for plan in plans}),
             actions=sorted({one for plan in plans for one in permissions(plan.steps, undo=True)}),
+            warm=run.policy.warm_gate,
         )
     except (GateRefused, CloudError, BadInput) as refusal:
         get_run_logger().warning("The customer's token endpoint did not open: %s", refusal)
@@ -271,7 +273,8 @@ def ask_customer(run: Run) -> Answered:
         for item in run.waiting:
             granted = {"plan": item.planned.hash, "until": until}
             records.note(warehouse, run, "gate opened", item.id, granted, actor=who)
-    return Answered(opened.code, tuple(item.number for item in run.waiting), who, True)
+    chosen = tuple(item.number for item in run.waiting)
+    return Answered(opened.code, chosen, who, True, opened.expires_at)
 
 
 def ask_again(run: Run, note: str) -> None:
@@ -306,7 +309,7 @@ def close_one(run: Run, number: int, answer: Answered) -> State:
             )
         closed = replace(closed, read_at=place.read_at)
     except GateRefused as refusal:
-        run.gate_refusal = str(refusal)
+        run.gate_refusal, item.state = str(refusal), "waiting"
         records.note_refused(run, item, str(refusal), place.watched)
         return Failed(name="Gate refused", message=str(refusal))
     except Drifted as drift:
@@ -346,8 +349,12 @@ class _Place:
         return seen.resource
 
     def open_session(self, now: Resource, steps: Sequence[Step]) -> Session:
-        run = self._run
-        return open_session(run.inventory, run.account, now, steps, self._answer.code)
+        run, say = self._run, get_run_logger().info
+        until = self._answer.until
+        patience = Propagation.until(until, say) if until else Propagation(say=say)
+        return open_session(
+            run.inventory, run.account, now, steps, self._answer.code, propagation=patience
+        )
 
     def begin_writing(self, before: Resource) -> None:
         records.begin_writing(self._run, self._item, before, self._answer, self.watched)

@@ -53,12 +53,14 @@ class Answered:
     """What an approver or the customer's token endpoint answered.
 
     ``chosen`` are the numbers to be closed now; none when it was denied or has to be asked again.
+    ``until`` is when the gate closes, where that is known: a machine's opening is waited for.
     """
 
     code: SecretStr
     chosen: tuple[int, ...] = ()
     approver: str = ""
     verified: bool = False
+    until: datetime | None = None
 
 
 NOTHING_CHOSEN = Answered(SecretStr(""))

@@ -1,12 +1,11 @@
-"""The emulated customer: holds the seed, and answers Suture's requests to open the gate, over TLS.
+"""The emulated customer: holds the seed, and runs the opener on a port of the loopback, over TLS.
 
-What a real customer would run as a small function in an account of their own. It trusts a request
-only when Suture's issuer signed it just now, for this address, once, and for actions it allows.
+The opener is the real one (deployments/opener), with a folder for its store and the customer's own
+keys; what is emulated is only where it runs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -19,34 +18,26 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
-import jwt
 import pyotp
 import trustme
 from azure.identity import ClientSecretCredential
 
+from deployments.opener.allow import Allowed
+from deployments.opener.core import MOST_REQUEST, Opener, Settings
+from deployments.opener.journal import FileJournal
+from deployments.opener.secret import read_secret
+from deployments.opener.store import FileStore
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.azure_write import identity_options
-from tasks.clouds.gate import MOST_MINUTES, CustomerCredentials, OpenGate, close_gate, open_gate
-from tasks.clouds.openings import timestamp
-from tasks.errors import BadInput, SutureError
-from tasks.inventory import AwsSource, Inventory, Issuer
-from tasks.model import Account, Cloud
+from tasks.clouds.gate import MOST_MINUTES, CustomerCredentials
+from tasks.inventory import AwsSource, Inventory
+from tasks.model import Account
 from tasks.rules import RULES
 
 log = logging.getLogger(__name__)
 
-MOST_REQUEST = 65_536  # bytes
-MOST_AGE = 300  # seconds from a request's signing to its end
-REQUIRED = ["iss", "aud", "exp", "iat", "jti", "cloud", "source", "account", "remediation"]
-
-
-class Refused(Exception):
-    """A request is not granted. The message goes to who asked."""
-
-    def __init__(self, status: HTTPStatus, message: str) -> None:
-        self.status = status
-        super().__init__(message)
+LOOK_SECONDS = 1.0  # between two looks at what is past its time
+SWEEP_SECONDS = 60.0  # between two looks at what others left open
 
 
 class EmulatedCustomer:
@@ -72,32 +63,49 @@ class EmulatedCustomer:
     ) -> None:
         self._inventory = inventory
         self._aws, self._azure = aws_credentials, azure_credentials
-        actions = _table_actions() if allowed_actions is None else allowed_actions
-        self._allowed = {action.lower() for action in actions}
-        self._most_minutes = most_minutes
-        self._locks: dict[str, threading.Lock] = {}
-        self._to_close: dict[tuple[str, str], threading.Timer] = {}  # by account id and opening
         self._server = _Server(port, self, ca)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._threads = [
+            threading.Thread(target=work, daemon=True)
+            for work in (self._server.serve_forever, self._close_in_time)
+        ]
+        self._stopping = threading.Event()
         base = f"https://localhost:{self._server.server_port}"
         self.url, self.close_url = f"{base}/open", f"{base}/close"
-        self._requests = _Requests(inventory.issuer, ca)
         self.seed_file = data_dir / "customer-seed"
         _keep_seed(self.seed_file)
+        self.journal_file = data_dir / "opener-journal.jsonl"
+        trust = ssl.create_default_context()
+        ca.configure_trust(trust)
+        actions = _table_actions() if allowed_actions is None else allowed_actions
+        self.opener = Opener(
+            Settings(
+                url=base,
+                allow=(Allowed(("*",), tuple(actions), minutes=most_minutes),),
+                seed=lambda: read_secret(self.seed_file.as_uri()),
+                credentials=self.credentials,
+            ),
+            inventory,
+            FileStore(data_dir / "opener"),
+            FileJournal(self.journal_file),
+            trust=trust,
+        )
 
     def start(self) -> EmulatedCustomer:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def stop(self) -> None:
         """End the server, and close what it would have closed later."""
-        if self._thread.is_alive():
+        started = self._threads[0].is_alive()
+        self._stopping.set()
+        if started:
             self._server.shutdown()
-            self._thread.join()
+            for thread in self._threads:
+                thread.join()
         self._server.server_close()
-        for timer in list(self._to_close.values()):
-            timer.cancel()
-            timer.function(*timer.args)
+        if started:
+            self.opener.close_all()
 
     def __enter__(self) -> EmulatedCustomer:
         return self.start()
@@ -120,127 +128,13 @@ class EmulatedCustomer:
             )
         )
 
-    def answer(self, path: str, request: object) -> dict[str, str]:
-        """The answer to one request. Raises Refused."""
-        if path == "/open":
-            claims = self._requests.verified(request, self.url)
-            opened = self._open(claims)
-            return {
-                "code": opened.code.get_secret_value(),
-                "expires_at": timestamp(opened.expires_at),
-            }
-        if path == "/close":
-            claims = self._requests.verified(request, self.close_url)
-            self._close(_account(claims), _opening(claims))
-            return {}
-        raise Refused(HTTPStatus.NOT_FOUND, "there is /open and /close.")
-
-    def _open(self, claims: Mapping[str, Any]) -> OpenGate:
-        account, opening = _account(claims), _opening(claims)
-        minutes = claims.get("minutes")
-        if not isinstance(minutes, int) or not 1 <= minutes <= self._most_minutes:
-            raise Refused(
-                HTTPStatus.FORBIDDEN, f"minutes: 1 to {self._most_minutes} are granted here."
-            )
-        self._check_actions(_texts(claims, "actions"))
-        resources = _texts(claims, "resources")
-        with self._turn(account):
-            opened = open_gate(
-                self._inventory,
-                account,
-                machine=True,
-                minutes=minutes,
-                resources=resources,
-                opening=opening,
-                customer=self.credentials(account),
-            )
-        self._forget(account, opening)
-        if not opened.closes_itself:
-            timer = threading.Timer(minutes * 60, self._close_late, (account, opening))
-            timer.daemon = True
-            self._to_close[account.id, opening] = timer
-            timer.start()
-        return opened
-
-    def _check_actions(self, actions: list[str]) -> None:
-        for action in actions:
-            if action.lower() not in self._allowed:
-                raise Refused(HTTPStatus.FORBIDDEN, f"{action} is not allowed here.")
-
-    def _close(self, account: Account, opening: str) -> None:
-        self._forget(account, opening)
-        with self._turn(account):
-            close_gate(
-                self._inventory, account, opening=opening, customer=self.credentials(account)
-            )
-
-    def _close_late(self, account: Account, opening: str) -> None:
-        """Close what does not close itself. Nobody waits for the outcome but the log."""
-        try:
-            self._close(account, opening)
-        except SutureError as error:
-            log.warning("The gate of %s could not be closed: %s", account.id, error)
-
-    def _forget(self, account: Account, opening: str) -> None:
-        timer = self._to_close.pop((account.id, opening), None)
-        if timer is not None:
-            timer.cancel()
-
-    def _turn(self, account: Account) -> threading.Lock:
-        """A trust policy is read, changed and written back: one at a time."""
-        return self._locks.setdefault(account.id, threading.Lock())
-
-
-class _Requests:
-    """Checks what Suture's issuer signed. Each request is good once."""
-
-    def __init__(self, issuer: Issuer | None, ca: trustme.CA) -> None:
-        self._issuer = issuer
-        self._trust = ssl.create_default_context()
-        ca.configure_trust(self._trust)
-        self._keys: jwt.PyJWKClient | None = None
-        self._seen: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def verified(self, request: object, audience: str) -> dict[str, Any]:
-        """The claims of a request for ``audience``. Raises Refused when it cannot be trusted."""
-        token = request.get("request") if isinstance(request, dict) else None
-        if self._issuer is None or not isinstance(token, str):
-            raise Refused(HTTPStatus.BAD_REQUEST, "the request holds no signed JWT.")
-        try:
-            key = self._published_keys(self._issuer).get_signing_key_from_jwt(token)
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                key,
-                algorithms=["RS256"],
-                audience=audience,
-                issuer=self._issuer.url,
-                options={"require": REQUIRED},
-            )
-        except (jwt.PyJWTError, httpx.HTTPError) as error:
-            problem = f"the request cannot be trusted: {type(error).__name__}."
-            raise Refused(HTTPStatus.UNAUTHORIZED, problem) from None
-        if claims["exp"] - claims["iat"] > MOST_AGE:
-            raise Refused(HTTPStatus.UNAUTHORIZED, "the request lives for too long.")
-        self._use_once(str(claims["jti"]), claims["exp"])
-        return claims
-
-    def _published_keys(self, issuer: Issuer) -> jwt.PyJWKClient:
-        if self._keys is None:
-            address = f"{issuer.url}/.well-known/openid-configuration"
-            document = httpx.get(address, verify=self._trust).raise_for_status().json()
-            if document.get("issuer") != issuer.url:
-                raise jwt.InvalidIssuerError("the published issuer is another")
-            self._keys = jwt.PyJWKClient(document["jwks_uri"], ssl_context=self._trust)
-        return self._keys
-
-    def _use_once(self, name: str, until: float) -> None:
-        with self._lock:
-            now = time.time()
-            self._seen = {one: end for one, end in self._seen.items() if end > now}
-            if name in self._seen:
-                raise Refused(HTTPStatus.UNAUTHORIZED, "the request has been used.")
-            self._seen[name] = until
+    def _close_in_time(self) -> None:
+        swept = time.monotonic()
+        while not self._stopping.wait(LOOK_SECONDS):
+            self.opener.close_due()
+            if time.monotonic() - swept > SWEEP_SECONDS:
+                self.opener.tick()
+                swept = time.monotonic()
 
 
 class _Server(ThreadingHTTPServer):
@@ -269,14 +163,15 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        try:
-            answer, status = self.server.customer.answer(self.path, self._body()), HTTPStatus.OK
-        except Refused as refusal:
-            answer, status = {"error": str(refusal)}, refusal.status
-        except BadInput as problem:
-            answer, status = {"error": str(problem)}, HTTPStatus.BAD_REQUEST
-        except SutureError as error:
-            answer, status = {"error": str(error)}, HTTPStatus.BAD_GATEWAY
+        self.close_connection = True
+        length = self.headers.get("Content-Length", "")
+        if length.isdecimal() and int(length) <= MOST_REQUEST:
+            status, answer = self.server.customer.opener.answer(
+                self.path, self.rfile.read(int(length))
+            )
+        else:
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            answer = {"error": "the request is too large."}
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -286,39 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _body(self) -> object:
-        self.close_connection = True
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MOST_REQUEST:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the request is too large.")
-        try:
-            body: object = json.loads(self.rfile.read(int(length)))
-        except ValueError:
-            raise Refused(HTTPStatus.BAD_REQUEST, "the request is not JSON.") from None
-        return body
-
     def log_message(self, format: str, *args: object) -> None:
         log.info("token endpoint: " + format, *args)
-
-
-def _account(claims: Mapping[str, Any]) -> Account:
-    try:
-        cloud = Cloud(claims["cloud"])
-    except ValueError:
-        raise Refused(HTTPStatus.BAD_REQUEST, "cloud: aws or azure.") from None
-    return Account(cloud, str(claims["account"]), source=str(claims["source"]))
-
-
-def _opening(claims: Mapping[str, Any]) -> str:
-    """The name of a remediation's opening: closing finds it without having kept it."""
-    return hashlib.sha256(str(claims["remediation"]).encode()).hexdigest()[:32]
-
-
-def _texts(claims: Mapping[str, Any], name: str) -> list[str]:
-    value = claims.get(name)
-    if not isinstance(value, list) or not value or not all(isinstance(x, str) for x in value):
-        raise Refused(HTTPStatus.BAD_REQUEST, f"{name}: a list of texts, not empty.")
-    return value
 
 
 def _table_actions() -> set[str]:

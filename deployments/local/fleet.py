@@ -28,19 +28,30 @@ class Fleet:
     """An AWS organization, an Azure tenant, and the customer's own token endpoint.
 
     ``aws`` and ``azure`` are how many member accounts and subscriptions there are; the same
-    ``seed`` plants the same resources. Use it as a context manager. ``description`` is what
-    `suture local --json` prints; the file it names under "truth" lists what a scan must find.
+    ``seed`` plants the same resources. ``propagation_seconds`` is how long trust policies,
+    federated credentials and role assignments take to be known, and to be forgotten. Use it as a
+    context manager. ``description`` is what `suture local --json` prints; the file it names under
+    "truth" lists what a scan must find.
     """
 
     def __init__(
-        self, *, aws: int, azure: int, seed: int, data_dir: Path, failing: bool = True
+        self,
+        *,
+        aws: int,
+        azure: int,
+        seed: int,
+        data_dir: Path,
+        failing: bool = True,
+        propagation_seconds: float = 0.0,
     ) -> None:
         self.data_dir = data_dir
         self.seed = seed
         data_dir.mkdir(parents=True, exist_ok=True)
         self._key_file = data_dir / "issuer.pem"
         self._ca = trustme.CA(organization_name="Emulated clouds")
-        self._aws = EmulatedAws(accounts=aws, seed=seed, failing=failing)
+        self._aws = EmulatedAws(
+            accounts=aws, seed=seed, failing=failing, propagation_seconds=propagation_seconds
+        )
         self._azure = EmulatedAzure(
             subscriptions=azure,
             seed=seed,
@@ -49,6 +60,8 @@ class Fleet:
             issuer_public_key_pem=generate_key(self._key_file),
             issuer_key_id=ISSUER_KEY_ID,
             ca=self._ca,
+            rbac_delay=propagation_seconds,
+            federation_delay=propagation_seconds,
         )
         self.description: dict[str, Any] = {}
         self._open = ExitStack()
@@ -164,14 +177,30 @@ def inventory_of(fleet: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_fleet(*, aws: int, azure: int, seed: int, data: Path | None, as_json: bool) -> None:
+def run_fleet(
+    *,
+    aws: int,
+    azure: int,
+    seed: int,
+    data: Path | None,
+    as_json: bool,
+    propagation_seconds: float = 0.0,
+) -> None:
     """Run the emulated clouds until SIGINT or SIGTERM. `suture local`."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with ExitStack() as stack:
         where = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="suture-")))
-        fleet = stack.enter_context(Fleet(aws=aws, azure=azure, seed=seed, data_dir=where))
+        fleet = stack.enter_context(
+            Fleet(
+                aws=aws,
+                azure=azure,
+                seed=seed,
+                data_dir=where,
+                propagation_seconds=propagation_seconds,
+            )
+        )
         if as_json:
             print(json.dumps(fleet.description), flush=True)  # noqa: T201
         else:

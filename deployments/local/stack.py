@@ -52,13 +52,21 @@ class Stack:
     """Everything the demo needs, in one directory that goes when it stops.
 
     ``env`` is what Suture's own processes run with; ``customer_env`` is the emulated customer's,
-    with the credentials that open gates. Start it on the main thread (see ``Child``).
+    with the credentials that open gates. ``propagation_seconds`` is how long the clouds take to
+    know of an opening. Start it on the main thread (see ``Child``).
     """
 
     def __init__(
-        self, *, aws: int, azure: int, seed: int, say: Callable[[str], None] = lambda _: None
+        self,
+        *,
+        aws: int,
+        azure: int,
+        seed: int,
+        propagation_seconds: float = 0.0,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.aws, self.azure, self.seed, self.say = aws, azure, seed, say
+        self.propagation_seconds = propagation_seconds
         self.env: dict[str, str] = dict(os.environ)
         self.customer_env: dict[str, str] = {}
         self.fleet: dict[str, Any] = {}
@@ -146,6 +154,7 @@ class Stack:
             "clouds",
             *("local", "--json", "--aws", str(self.aws), "--azure", str(self.azure)),
             *("--seed", str(self.seed), "--data", str(self.dir / "clouds")),
+            *("--propagation-seconds", str(self.propagation_seconds)),
             pipe=True,
         )
         owner = self.postgres.url("warehouse", role=OWNER)  # known to this process only

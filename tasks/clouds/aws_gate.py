@@ -80,7 +80,8 @@ class AwsGate:
         """Close one opening, or all of them. With none left, the role lets nobody in."""
         policy = self._read()
         kept = [one for one in policy["Statement"] if not _goes(one, opening, every=not opening)]
-        self._write(policy, kept or [CLOSED])
+        if (kept or [CLOSED]) != policy["Statement"]:
+            self._write(policy, kept or [CLOSED])
 
     def status(self) -> tuple[Opening, ...]:
         """The openings that let someone in right now."""

@@ -17,6 +17,7 @@ from tasks.calls import CallMade, note
 from tasks.clouds.aws_credentials import environment, keys_found
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.noting import ask_aws
+from tasks.clouds.propagation import NOT_OPENED
 from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite, aws_errors, hiding
 from tasks.clouds.session_policy import policy_text
 from tasks.errors import AccessRefused, CloudError, Conflict, GateRefused
@@ -134,9 +135,7 @@ def open_aws(
     except AccessRefused as refusal:
         if refusal.code != "AccessDenied":
             raise  # Suture's own keys are at fault, not the code
-        raise GateRefused(
-            "The gate did not open with this code: it may be wrong, old, or the gate is closed."
-        ) from None
+        raise GateRefused(NOT_OPENED) from None
     finally:
         sts.close()
     note(

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from tasks.clouds.azure_write import EXCHANGE_AUDIENCE, Arm
-from tasks.clouds.openings import Opening, moment, timestamp
+from tasks.clouds.openings import WARM, Opening, moment, timestamp
 from tasks.errors import BadInput, Conflict
 from tasks.inventory import AzureSource, Issuer
 
@@ -58,8 +58,9 @@ class AzureGate:
         CodeInUse when another opening has the same code.
         """
         scopes = self._scopes(resources)
-        self.close(opening)
-        self._close_overdue()
+        if opening not in WARM:  # that is renewed, and its assignments stay in force meanwhile
+            self.close(opening)
+        self.close_overdue()
         try:
             principal = self._principal()
             for scope in scopes:
@@ -70,10 +71,16 @@ class AzureGate:
             raise
 
     def close(self, opening: str | None = None) -> None:
-        """Close one opening, or all: no new tokens, and the issued ones may do nothing."""
-        for credential in list(self._credentials()):
+        """Close one opening, or all: no new tokens, and the issued ones may do nothing.
+
+        Of the two warm ones, the last to be closed takes the assignments that they share.
+        """
+        standing = list(self._credentials())
+        for credential in standing:
             if opening in (None, credential):
-                self._arm.request("DELETE", self._credential_id(credential), _IDENTITY_API)
+                self._forget(credential)
+        if opening in WARM and any(one in WARM and one != opening for one in standing):
+            return
         for assignment in list(self._assignments()):
             if opening is None or self._belongs(assignment, opening):
                 self._arm.request("DELETE", assignment["id"], _AUTHORIZATION_API)
@@ -88,7 +95,7 @@ class AzureGate:
             found.append(Opening(opening, until, tuple(one["scope"] for one in own)))
         return tuple(found)
 
-    def _close_overdue(self) -> None:
+    def close_overdue(self) -> None:
         """Close what nobody came to close at its time: a process that opened may have died."""
         now = datetime.now(UTC)
         overdue = [
@@ -98,7 +105,7 @@ class AzureGate:
         ]
         for credential in list(self._credentials()) if overdue else ():
             if any(self._belongs(one, credential) for one in overdue):
-                self._arm.request("DELETE", self._credential_id(credential), _IDENTITY_API)
+                self._forget(credential)
         for assignment in overdue:
             self._arm.request("DELETE", assignment["id"], _AUTHORIZATION_API)
 
@@ -137,29 +144,25 @@ class AzureGate:
                 raise
 
     def _trust(self, opening: str, subject: str) -> None:
-        """Azure writes an identity's credentials one at a time, and answers 409 to the others."""
         collection = f"{self._identity}/federatedIdentityCredentials"
         for other in self._arm.members(collection, _IDENTITY_API):
             if other["properties"]["subject"] == subject:
                 raise CodeInUse("this code has opened another subscription a moment ago")
-        retrying = Retrying(
-            retry=retry_if_exception_type(Conflict),
-            stop=stop_after_attempt(6),
-            wait=wait_random(0.5, 3),
-            reraise=True,
-        )
         properties = {
             "issuer": self._issuer.url,
             "subject": subject,
             "audiences": [EXCHANGE_AUDIENCE],
         }
-        retrying(
+        _in_turn(
             self._arm.request,
             "PUT",
             self._credential_id(opening),
             _IDENTITY_API,
             {"properties": properties},
         )
+
+    def _forget(self, opening: str) -> None:
+        _in_turn(self._arm.request, "DELETE", self._credential_id(opening), _IDENTITY_API)
 
     def _credentials(self) -> Iterator[str]:
         """The subscription's openings that have a federated credential."""
@@ -195,13 +198,40 @@ class AzureGate:
         return self._source.remediator_role.rpartition("/")[2].lower()
 
     def _assignment_name(self, opening: str, scope: str) -> str:
-        """The same for the same opening and scope, so that closing knows its own."""
-        name = f"{self._source.gate_id}|{opening}|{scope.lower()}"
+        """The same for the same opening and scope, so that closing knows its own.
+
+        The two warm openings share theirs: one is renewed while the other stands.
+        """
+        whose = WARM[0] if opening in WARM else opening
+        name = f"{self._source.gate_id}|{whose}|{scope.lower()}"
         return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
     def _belongs(self, assignment: dict[str, Any], opening: str) -> bool:
         scope = assignment["properties"]["scope"]
         return bool(assignment["name"].lower() == self._assignment_name(opening, scope))
+
+
+# Azure writes an identity's credentials one at a time, and answers 409 to the others.
+_in_turn = Retrying(
+    retry=retry_if_exception_type(Conflict),
+    stop=stop_after_attempt(6),
+    wait=wait_random(0.5, 3),
+    reraise=True,
+)
+
+
+def opened_subscriptions(source: AzureSource, credential: TokenCredential) -> tuple[str, ...]:
+    """The subscriptions that an opening's federated credential names, in order."""
+    home = source.remediator_identity.split("/")[2]
+    arm = Arm(source, home, credential)
+    collection = f"{source.remediator_identity}/federatedIdentityCredentials"
+    found = set()
+    for one in arm.members(collection, _IDENTITY_API):
+        named = one["name"].removeprefix(CREDENTIAL).partition("-")[0]
+        if one["name"].startswith(CREDENTIAL) and re.fullmatch(r"[0-9a-f]{32}", named):
+            found.add(str(uuid.UUID(named)))
+    arm.close()
+    return tuple(sorted(found))
 
 
 def _until(properties: dict[str, Any]) -> datetime | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from azure.core.credentials import AccessTokenInfo, TokenCredential
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
@@ -14,11 +15,11 @@ from azure.core.pipeline.policies import RetryPolicy
 from azure.core.rest import HttpRequest
 from azure.identity import ClientAssertionCredential
 from pydantic import SecretStr
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from tasks.calls import CallMade, note
 from tasks.clouds.issuer import assertion
 from tasks.clouds.noting import identity_in, noting_arm
+from tasks.clouds.propagation import NOT_OPENED, Propagation, patiently
 from tasks.clouds.sdk_errors import UnsettledWrite, azure_errors, hiding
 from tasks.clouds.session_policy import permission_of
 from tasks.errors import (
@@ -37,11 +38,14 @@ if TYPE_CHECKING:
     from azure.core.polling import LROPoller
     from azure.mgmt.resource.resources import ResourceManagementClient
 
+T = TypeVar("T")
+
 EXCHANGE_AUDIENCE = "api://AzureADTokenExchange"  # what Entra wants an outside token to be for
 PUBLIC_AUTHORITY = "https://login.microsoftonline.com"
 OPERATION_SECONDS = 300.0  # how long an asynchronous operation may take
 LONGEST_WAIT = 60.0  # what a Retry-After may ask of us
 POLL_SECONDS = 2
+UNDO_SECONDS = 10.0  # a 403 in the middle may be a part of ARM that does not know yet
 
 # Entra's numbers for "no federated credential matches": none there, or issuer, audience, subject.
 _NOT_FEDERATED = {"70021", "700211", "700212", "700213"}
@@ -141,12 +145,12 @@ class AzureSession:
     """
 
     def __init__(
-        self, arm: Arm, resource: Resource, allowed: Collection[str], access_seconds: float
+        self, arm: Arm, resource: Resource, allowed: Collection[str], patience: Propagation
     ) -> None:
         self._arm = arm
         self._resource = resource
         self._allowed = {name.lower() for name in allowed}
-        self._access_seconds = access_seconds
+        self._patience = patience
         self._writing = False  # becomes true with the first write that was let through
 
     def apply(self, step: Step) -> None:
@@ -188,20 +192,23 @@ class AzureSession:
         def write() -> None:
             self._arm.write(call, self._arm.etag(call.target, call.service), undo=undo)
 
-        self._patiently(write)
+        if undo and self._writing:
+            self._patiently(write, most=UNDO_SECONDS)
+        elif self._writing:
+            write()
+        else:
+            self._patiently(write)
         self._writing = True
 
-    def _patiently(self, ask: Any) -> Any:
+    def _patiently(self, ask: Callable[[], T], *, most: float = math.inf) -> T:
         """A new role assignment takes time to be known everywhere: until then ARM says 403."""
-        if self._writing:
-            return ask()
-        trying = Retrying(
-            retry=retry_if_exception(_may_be_propagation),
-            stop=stop_after_delay(self._access_seconds),
-            wait=wait_exponential(multiplier=0.5, max=5),
-            reraise=True,
+        return patiently(
+            ask,
+            again_for=may_be_propagation,
+            seconds=min(most, self._patience.access),
+            what="The gate does not let us write yet",
+            say=self._patience.say,
         )
-        return trying(ask)
 
 
 def open_azure(
@@ -210,8 +217,7 @@ def open_azure(
     resource: Resource,
     allowed: Collection[str],
     code: SecretStr,
-    *,
-    access_seconds: float,
+    patience: Propagation,
 ) -> AzureSession:
     """Sign in as the remediator's identity with an assertion that holds the code.
 
@@ -233,9 +239,7 @@ def open_azure(
     except AccessRefused as refusal:
         if not _NOT_FEDERATED & set(_AADSTS.findall(refusal.message)):
             raise
-        raise GateRefused(
-            "The gate did not open with this code: it may be wrong, old, or the gate is closed."
-        ) from None
+        raise GateRefused(NOT_OPENED) from None
     note(
         CallMade(
             operation="session",
@@ -245,7 +249,7 @@ def open_azure(
         )
     )
     arm = Arm(source, resource.account, credential)
-    return AzureSession(arm, resource, allowed, access_seconds)
+    return AzureSession(arm, resource, allowed, patience)
 
 
 def identity_options(source: AzureSource) -> dict[str, Any]:
@@ -311,5 +315,6 @@ def _only_if(call: Call, etag: str | None) -> Mapping[str, str]:
     return {"If-Match": etag} if etag else {}
 
 
-def _may_be_propagation(error: BaseException) -> bool:
+def may_be_propagation(error: BaseException) -> bool:
+    """Whether a role assignment that is not in force, or not known yet, is at fault."""
     return isinstance(error, AccessRefused) and error.code.endswith("AuthorizationFailed")

@@ -23,19 +23,18 @@ from pydantic import SecretStr
 from tasks.clouds.aws_gate import ADMIN_ROLE, AwsGate
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.aws_write import keys_from_chain
-from tasks.clouds.azure_gate import AzureGate, CodeInUse
+from tasks.clouds.azure_gate import AzureGate, CodeInUse, opened_subscriptions
 from tasks.clouds.azure_write import identity_options
-from tasks.clouds.openings import Opening
+from tasks.clouds.openings import PERSON, Opening
 from tasks.clouds.sdk_errors import hiding
 from tasks.errors import BadInput
 from tasks.inventory import AwsSource, Inventory
-from tasks.model import Account
+from tasks.model import Account, Cloud
 
 log = logging.getLogger(__name__)
 
 MOST_MINUTES = 15
 MACHINE_CODE_BYTES = 24  # 192 random bits
-PERSON = "Person"  # a person has one opening in an account: a new one takes the old one's place
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,7 @@ def open_gate(
     account: Account,
     *,
     seed: SecretStr | None = None,
+    code: SecretStr | None = None,
     machine: bool = False,
     minutes: int = 10,
     resources: Sequence[str] = (),
@@ -91,17 +91,21 @@ def open_gate(
     """Open the gate of one account or subscription, for 1 to 15 minutes.
 
     With a ``seed`` (base32) the code is the one an authenticator shows right now, and stays that
-    one; where it has opened another subscription just before, this waits for the next. For a
-    ``machine`` the code is drawn. ``resources`` are the ARM ids to open; AWS needs none.
-    ``opening`` names it, for ``close_gate``; a machine's is drawn when left out.
+    one; where it has opened another subscription just before, this waits for the next. ``code`` is
+    one that the caller has checked. For a ``machine`` it is drawn. ``resources`` are the ARM ids to
+    open; AWS needs none. ``opening`` names it, for ``close_gate``; a machine's is drawn when left
+    out.
 
     Raises BadInput or CloudError; neither repeats the code or the seed.
     """
     if not 1 <= minutes <= MOST_MINUTES:
         raise BadInput("minutes", f"the gate opens for 1 to {MOST_MINUTES} minutes.")
-    if machine == (seed is not None):
+    if [seed is not None, code is not None, machine].count(True) != 1:
         raise BadInput("seed", "a person's code needs a seed, a machine's has none.")
-    code, left = _current(seed) if seed else (SecretStr(_drawn()), None)
+    left = None
+    if seed is not None:
+        code, left = _current(seed)
+    code = code or SecretStr(_drawn())
     name = _checked_name(opening or (secrets.token_hex(8) if machine else PERSON))
     gate = _gate(inventory, account, customer)
     try:
@@ -134,6 +138,26 @@ def close_gate(
 ) -> None:
     """Close one opening, or every one of the account's."""
     _gate(inventory, account, customer).close(opening and _checked_name(opening))
+
+
+def close_overdue(
+    inventory: Inventory, source: str, *, customer: CustomerCredentials | None = None
+) -> tuple[str, ...]:
+    """Close what stands past its time in the tenant of an Azure entry; the subscriptions looked at.
+
+    Nothing closes by itself there, and whoever opened may have died. AWS needs none of this.
+    """
+    entry, own = inventory.source(source), customer or CustomerCredentials()
+    if isinstance(entry, AwsSource) or not entry.remediates:
+        return ()
+    credential = own.azure or DefaultAzureCredential(**identity_options(entry))
+    found = opened_subscriptions(entry, credential)
+    for subscription in found:
+        account = Account(Cloud.AZURE, subscription, source=source)
+        gate = _gate(inventory, account, customer)
+        if isinstance(gate, AzureGate):
+            gate.close_overdue()
+    return found
 
 
 def gate_status(
@@ -170,15 +194,20 @@ def _gate(inventory: Inventory, account: Account, customer: CustomerCredentials 
     return AzureGate(source, inventory.issuer, account.id, credential)
 
 
-def _current(seed: SecretStr) -> tuple[SecretStr, int]:
-    """The code an authenticator shows now, and for how many seconds more."""
-    now = time.time()
+def authenticator(seed: SecretStr) -> pyotp.TOTP:
+    """What an authenticator makes of a seed (base32, RFC 6238). Raises BadInput when it is none."""
     try:
         totp = pyotp.TOTP("".join(seed.get_secret_value().split()))
-        code = totp.at(int(now))
+        totp.generate_otp(0)  # else it would be found out with the first code
     except (binascii.Error, ValueError):
         raise BadInput("seed", "this is not an authenticator's seed.", "It is base32.") from None
-    return SecretStr(code), int(totp.interval - now % totp.interval)
+    return totp
+
+
+def _current(seed: SecretStr) -> tuple[SecretStr, int]:
+    """The code an authenticator shows now, and for how many seconds more."""
+    now, totp = time.time(), authenticator(seed)
+    return SecretStr(totp.at(int(now))), int(totp.interval - now % totp.interval)
 
 
 def _drawn() -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+PERSON = "Person"  # a person has one opening in an account: a new one takes the old one's place
+WARM = ("Warm1", "Warm2")  # taken in turns: the older one still stands when the newer is opened
+
 
 @dataclass(frozen=True, slots=True)
 class Opening:
@@ -17,6 +20,13 @@ class Opening:
     id: str
     expires_at: datetime | None
     resources: tuple[str, ...] = ()
+
+    @property
+    def by(self) -> str:
+        """Whom it is for: a "person", a "machine" for one remediation, or "warm", kept ahead."""
+        if self.id in WARM:
+            return "warm"
+        return "person" if self.id == PERSON else "machine"
 
 
 def timestamp(moment: datetime) -> str:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
 from pydantic import SecretStr
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from tasks.clouds.aws_write import open_aws
-from tasks.clouds.azure_write import open_azure
-from tasks.clouds.sdk_errors import PartlyWritten
+from tasks.clouds.azure_write import may_be_propagation, open_azure
+from tasks.clouds.propagation import Propagation, patiently
+from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite
 from tasks.clouds.session_policy import permissions, session_policy
 from tasks.errors import (
     AccessRefused,
     ApplyFailed,
     BadInput,
+    CloudTimeout,
     Conflict,
     Drifted,
     GateRefused,
@@ -37,16 +38,9 @@ _CODE = re.compile(r"[A-Za-z0-9_-]{6,128}", re.ASCII)
 _NOT_WRITTEN = (AccessRefused, BadInput, Conflict, GateRefused, ResourceGone, Throttled)
 
 
-@dataclass(frozen=True, slots=True)
-class Propagation:
-    """How long, in seconds, a cloud may take to know of a gate that has just been opened.
-
-    ``code``: a refused code is tried again for this long. ``access``: so is a refused first write
-    on Azure, where role assignments take up to a minute.
-    """
-
-    code: float = 5.0
-    access: float = 60.0
+# After these an undo may be tried again: it may not have been written, and twice is as once.
+_PASSING = (Throttled, CloudTimeout, UnsettledWrite)
+UNDO_ATTEMPTS = 3
 
 
 class _CloudSession(Protocol):
@@ -77,8 +71,17 @@ class Session:
         self._inner.apply(step)
 
     def undo(self, step: Step) -> None:
-        """Make the step's undo calls, in order. Raises CloudError."""
-        self._inner.undo(step)
+        """Make the step's undo calls, in order, again where the cloud was busy or did not answer.
+
+        Raises CloudError.
+        """
+        trying = Retrying(
+            retry=retry_if_exception_type(_PASSING),
+            stop=stop_after_attempt(UNDO_ATTEMPTS),
+            wait=wait_exponential(multiplier=0.5, max=5),
+            reraise=True,
+        )
+        trying(self._inner.undo, step)
 
     def close(self) -> None:
         self._inner.close()
@@ -107,21 +110,23 @@ def open_session(
 ) -> Session:
     """Open the gate from Suture's side: a session for these steps on this resource.
 
-    ``undo=False`` leaves out the permissions of the steps' undo calls. Raises GateRefused, which
-    never repeats the code; BadInput when the inventory does not say how to write there; CloudError
+    ``undo=False`` leaves out the permissions of the steps' undo calls. ``propagation`` says for how
+    long a gate that refuses is tried again. Raises GateRefused, which never repeats the code;
+    BadInput when the inventory does not say how to write there; CloudError
     when the cloud cannot be asked.
     """
     if not _CODE.fullmatch(code.get_secret_value()):
         raise GateRefused("This is not a code: codes are 6 digits, or what a machine drew.")
     patience = propagation or Propagation()
     open_once = _opener(inventory, account, resource, steps, code, undo, patience)
-    trying = Retrying(
-        retry=retry_if_exception_type(GateRefused),
-        stop=stop_after_delay(patience.code),
-        wait=wait_exponential(multiplier=0.5, max=5),
-        reraise=True,
+    opened = patiently(
+        open_once,
+        again_for=lambda error: isinstance(error, GateRefused),
+        seconds=patience.code,
+        what="The gate does not let us in yet",
+        say=patience.say,
     )
-    return Session(trying(open_once))
+    return Session(opened)
 
 
 def _opener(
@@ -145,9 +150,7 @@ def _opener(
             "Add the remediator_… fields, gate_id, and an issuer.",
         )
     allowed = permissions(steps, undo=undo)
-    return lambda: open_azure(
-        source, issuer, resource, allowed, code, access_seconds=patience.access
-    )
+    return lambda: open_azure(source, issuer, resource, allowed, code, patience)
 
 
 def apply_all(
@@ -157,8 +160,8 @@ def apply_all(
 
     Whatever goes wrong, the steps already done are undone, the last first, and so is the failing
     one unless it is known not to have been written. Then raises Drifted when the first step already
-    met a changed resource and nothing was written, ApplyFailed otherwise; what is not an Exception
-    (an interrupt) goes on its way.
+    met a changed resource and nothing was written, GateRefused when it was not let through,
+    ApplyFailed otherwise; what is not an Exception (an interrupt) goes on its way.
     """
     done: list[Step] = []
     for before, step in enumerate(steps):
@@ -171,6 +174,11 @@ def apply_all(
             if isinstance(error, Conflict) and not done:
                 raise Drifted(
                     "The resource changed right before it was to be fixed; nothing was written."
+                ) from error
+            if may_be_propagation(error) and not done:
+                raise GateRefused(
+                    "The gate let us sign in and not write: its role assignment has not come into "
+                    f"force, does not reach this resource, or has been taken away ({error})."
                 ) from error
             known = len(done) > before or isinstance(error, (*_NOT_WRITTEN, PartlyWritten))
             failure = _taken_back(session, done, step, error, unsure=not known)

@@ -17,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 from pydantic import SecretStr
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from tasks.clouds.issuer import assertion
 from tasks.clouds.openings import moment
@@ -26,6 +27,7 @@ from tasks.model import Account
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # opening takes the customer several calls to a cloud
 MOST_ANSWER = 16_384  # characters
+RELEASE_ATTEMPTS = 3
 OPEN, CLOSE = "open", "close"
 
 _CODE = re.compile(r"[A-Za-z0-9_-]{20,128}", re.ASCII)
@@ -34,10 +36,14 @@ _ENDPOINT = "token endpoint"
 
 @dataclass(frozen=True, slots=True)
 class OpenedByMachine:
-    """The code that a customer's machine has opened the gate for, and until when."""
+    """The code that a customer's machine has opened the gate for, and until when.
+
+    ``warm``: it had been opened ahead.
+    """
 
     code: SecretStr
     expires_at: datetime
+    warm: bool = False
 
 
 def request_code(
@@ -49,10 +55,12 @@ def request_code(
     resources: Sequence[str],
     actions: Sequence[str],
     minutes: int = 10,
+    warm: bool = False,
 ) -> OpenedByMachine:
     """Ask the customer to open the gate of one account, for these actions on these resources.
 
-    ``remediation`` names the run, ``plan`` is the digest of what it would do. Raises GateRefused
+    ``remediation`` names the run, ``plan`` is the digest of what it would do. ``warm``: a gate that
+    the customer keeps open ahead will do, where there is one. Raises GateRefused
     with the customer's reason, CloudError when the endpoint cannot be asked, BadInput when the
     inventory names none.
     """
@@ -61,18 +69,55 @@ def request_code(
         "resources": list(resources),
         "actions": list(actions),
         "minutes": minutes,
+        **({"warm": True} if warm else {}),
     }
     answer = _ask(inventory, account, OPEN, {**claims, "remediation": remediation})
     code, until = answer.get("code"), answer.get("expires_at")
     expires_at = moment(until) if isinstance(until, str) else None
     if not isinstance(code, str) or not _CODE.fullmatch(code) or expires_at is None:
         raise CloudError("the answer holds no code and time that can be used", operation=_ENDPOINT)
-    return OpenedByMachine(SecretStr(code), expires_at)
+    return OpenedByMachine(SecretStr(code), expires_at, answer.get("warm") is True)
+
+
+def present_code(
+    inventory: Inventory,
+    account: Account,
+    code: SecretStr,
+    *,
+    minutes: int = 10,
+    resources: Sequence[str] = (),
+) -> datetime:
+    """Present a person's code to the customer's opener, for it to open the gate; until when.
+
+    Raises GateRefused with the customer's reason, which does not repeat the code, and otherwise as
+    ``request_code`` does.
+    """
+    source = inventory.source(account.source)
+    body = {
+        **_about(account),
+        "code": code.get_secret_value(),
+        "minutes": minutes,
+        **({"resources": list(resources)} if resources else {}),
+    }
+    until = _post(source, _address(source, OPEN), body).get("expires_at")
+    expires_at = moment(until) if isinstance(until, str) else None
+    if expires_at is None:
+        raise CloudError("the answer holds no time that can be used", operation=_ENDPOINT)
+    return expires_at
 
 
 def release(inventory: Inventory, account: Account, *, remediation: str) -> None:
-    """Tell the customer that the gate is not needed any more. Raises as ``request_code`` does."""
-    _ask(inventory, account, CLOSE, {"remediation": remediation})
+    """Tell the customer that the gate is not needed any more; closing twice is as closing once.
+
+    Again where the endpoint failed or was not reached. Raises as ``request_code`` does.
+    """
+    trying = Retrying(
+        retry=retry_if_exception_type(CloudError),
+        stop=stop_after_attempt(RELEASE_ATTEMPTS),
+        wait=wait_exponential(multiplier=0.5, max=5),
+        reraise=True,
+    )
+    trying(_ask, inventory, account, CLOSE, {"remediation": remediation})
 
 
 def _ask(
@@ -82,12 +127,20 @@ def _ask(
     address = _address(source, what)
     if inventory.issuer is None:
         raise BadInput("issuer", "is missing: requests for a code are signed.", "Add an issuer.")
-    about = {"cloud": account.cloud.value, "source": account.source, "account": account.id}
+    about = _about(account)
     request = assertion(inventory.issuer, account.id, address, claims={**about, **claims})
+    return _post(source, address, {"request": request.get_secret_value()})
+
+
+def _about(account: Account) -> dict[str, str]:
+    return {"cloud": account.cloud.value, "source": account.source, "account": account.id}
+
+
+def _post(source: AwsSource | AzureSource, address: str, body: Mapping[str, Any]) -> dict[str, Any]:
     try:
         # No redirects: the request is for this address only.
         with httpx.Client(verify=_trust(source), timeout=TIMEOUT, follow_redirects=False) as http:
-            response = http.post(address, json={"request": request.get_secret_value()})
+            response = http.post(address, json=dict(body))
     except httpx.TimeoutException:
         raise CloudTimeout("did not answer in time", operation=_ENDPOINT) from None
     except httpx.HTTPError as error:

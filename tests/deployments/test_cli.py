@@ -15,6 +15,7 @@ from typing import Any
 import click
 import psycopg
 import pytest
+import segno
 import typer
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner, Result
@@ -143,20 +144,51 @@ def test_a_guide_is_printed_and_an_unknown_rule_is_refused() -> None:
     assert told == {"rule": RULES[0].id, "title": RULES[0].title, "guide": RULES[0].guide}
 
 
+def modules(output: str) -> tuple[bytearray, ...]:
+    """The dark modules of a QR code that was printed in half blocks, light on dark, border 4."""
+    halves = {" ": (1, 1), "█": (0, 0), "▀": (0, 1), "▄": (1, 0)}
+    drawn = [line for line in output.splitlines()[1:] if line]
+    rows = []
+    for line in drawn:
+        rows += [bytearray(halves[one][half] for one in line) for half in (0, 1)]
+    size = len(rows[0])
+    return tuple(row[4:-4] for row in rows[4 : size - 4])
+
+
 def test_an_enrolment_is_told_in_either_form(tmp_path: Path) -> None:
     plain = suture("gate", "enroll", "--seed-file", str(tmp_path / "one"))
     assert plain.stdout.startswith("otpauth://totp/")
+    assert modules(plain.stdout) == segno.make(plain.stdout.splitlines()[0], error="m").matrix
     file = str(tmp_path / "two")
     told = json.loads(suture("gate", "enroll", "--seed-file", file, "--format", "json").stdout)
     assert told["seed_file"] == file
     assert told["otpauth"].startswith("otpauth://totp/")
 
 
+def test_the_openers_code_is_asked_for_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def opened(account: str, **options: Any) -> dict[str, Any]:
+        given.update(options, account=account)
+        return {"account": account, "open_until": "2026-11-26T10:00:00+00:00"}
+
+    monkeypatch.setattr("deployments.gate.open_by_opener", opened)
+    command = ["gate", "open", "1", "--opener", "--minutes", "3", "--format", "json"]
+    answer = CliRunner().invoke(app, command, input="739211\n")
+    assert answer.exit_code == 0
+    assert json.loads(answer.stdout)["account"] == "1"
+    assert "739211" not in answer.output
+    assert (given["code"].get_secret_value(), given["minutes"]) == ("739211", 3)
+
+
 def test_a_closing_is_told_in_either_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.gate.close_by_hand", lambda *_, **__: None)
+    answer: dict[str, Any] = {"account": "1", "open": False, "closed": {"machine": 1}}
+    monkeypatch.setattr("deployments.gate.close_by_hand", lambda *_, **__: answer)
     assert suture("gate", "close", "1").stdout == "The gate of 1 is closed.\n"
     told = json.loads(suture("gate", "close", "1", "--format", "json").stdout)
-    assert told == {"account": "1", "open": False}
+    assert told == answer
+    answer["closed"] = {"warm": 2}
+    assert "take it out of the opener's configuration" in suture("gate", "close", "1").stdout
 
 
 # --- what is missing or wrong ------------------------------------------------------------------

@@ -142,3 +142,17 @@ def test_a_policy_without_conditions_cannot_be_written_by_accident() -> None:
     assert Policy(name="x", mode=Mode.GUIDED).mismatch(finding()) == ""
     with pytest.raises(BadPolicy, match=r"match"):
         parse_policies("suture: 1\npolicies:\n  - name: x\n    mode: automatic\n")
+
+
+def test_a_warm_gate_is_asked_for_and_for_automatic_policies_only() -> None:
+    assert not any(policy.warm_gate for policy in parse_policies(FILE))
+    first, second = parse_policies(
+        FILE.replace("mode: automatic", "mode: automatic\n    warm_gate: true")
+    )
+    assert (first.warm_gate, second.warm_gate) == (True, False)
+    for wrong, says in (
+        (FILE.replace("mode: assisted", "mode: assisted\n    warm_gate: true"), "Only automatic"),
+        (FILE.replace("mode: automatic", 'mode: automatic\n    warm_gate: "yes"'), "true or false"),
+    ):
+        with pytest.raises(BadPolicy, match=says):
+            parse_policies(wrong)

@@ -10,6 +10,7 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from tasks.clouds import azure_write
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.azure_write import identity_options
 from tasks.clouds.gate import CustomerCredentials, OpenGate, close_gate, open_gate
-from tasks.clouds.remediator import Propagation, Session, open_session
+from tasks.clouds.propagation import Propagation
+from tasks.clouds.remediator import Session, open_session
 from tasks.clouds.scanner import Scanner
 from tasks.codes import Redeemed
 from tasks.errors import BadInput, CloudTimeout, Conflict, GateRefused
@@ -247,8 +249,12 @@ def whole(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
         patch.setenv("SUTURE_WAREHOUSE_URL", postgres.url("remediation_tests"))
         patch.setenv("SUTURE_POLICIES", str(policies))
         # What is refused is refused at once: a gate opened here is known here.
-        at_once = functools.partial(open_session, propagation=Propagation(code=0, access=0))
-        patch.setattr(remediation, "open_session", at_once)
+        at_once = Propagation(code=0, access=0)
+        patch.setattr(
+            remediation,
+            "open_session",
+            lambda *args, propagation: open_session(*args, propagation=at_once),
+        )
         made = Bench(fleet, policies, patch)
         made.scan()
         yield made
@@ -678,6 +684,64 @@ def test_an_endpoint_that_refuses_settles_the_run(bench: Bench) -> None:
     assert bench.now(finding).fingerprint == before
 
 
+def test_a_machines_gate_is_waited_for_and_a_persons_code_is_not(bench: Bench) -> None:
+    """A machine's code is never mistyped: what refuses it does not know of it yet."""
+    seen: list[Propagation] = []
+    real = remediation.open_session
+
+    def opening(*args: Any, propagation: Propagation) -> Any:
+        seen.append(propagation)
+        return real(*args, propagation=propagation)
+
+    bench.patch.setattr(remediation, "open_session", opening)
+    (finding,) = bench.take(BUCKET)
+    run = bench.begin([finding], "at-once")
+    answer = remediation.ask_customer.fn(run)
+    bench.go_on(run, answer)
+    assert bench.states(run) == ["remediated"]
+    assert answer.until is not None
+    assert 300 < seen[0].code <= 600
+    assert 300 < seen[0].access <= 600
+    place = remediation._Place(run, run.items[0], replace(answer, until=None))
+    with pytest.raises(GateRefused):  # it has been closed
+        place.open_session(bench.now(finding), run.items[0].planned.steps)
+    assert seen[1].code == Propagation().code
+
+
+def test_a_gate_that_lets_in_and_not_write_ends_the_run_as_refused(bench: Bench) -> None:
+    (finding,) = bench.take("azure_storage_account_minimum_tls")
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "at-once")
+    tenant = bench.fleet._azure.tenant
+    tenant.rbac_delay = 60.0
+    try:
+        bench.go_on(run, remediation.ask_customer.fn(run))
+    finally:
+        tenant.rbac_delay = 0.0
+    assert bench.states(run) == ["refused"]
+    name, message = bench.end(run)
+    assert name == "Gate refused"
+    assert "role assignment has not come into force" in message
+    assert bench.now(finding).fingerprint == before
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_policy_says_whether_a_warm_gate_will_do(bench: Bench, warm: bool) -> None:
+    (finding,) = bench.take(VERSIONS)
+    run = bench.begin([finding], "at-once")
+    run.policy = replace(run.policy, warm_gate=warm)
+    real, asked = remediation.request_code, []
+
+    def asking(*args: Any, **named: Any) -> Any:
+        asked.append(named["warm"])
+        return real(*args, **named)
+
+    bench.patch.setattr(remediation, "request_code", asking)
+    bench.go_on(run, remediation.ask_customer.fn(run))
+    assert asked == [warm]
+    assert bench.states(run) == ["remediated"]  # its customer keeps none: it was opened for it
+
+
 def test_by_policy_a_change_meanwhile_ends_the_run(bench: Bench) -> None:
     (finding,) = bench.take(AWS_SSH)
     run = bench.begin([finding], "at-once")
@@ -909,8 +973,8 @@ def patched_open(bench: Bench, wrap: Callable[[Session, Resource], Any]) -> None
     real = remediation.open_session
 
     @contextmanager
-    def opening(inventory: Any, account: Any, now: Resource, steps: Any, code: Any) -> Any:
-        with real(inventory, account, now, steps, code) as session:
+    def opening(inventory: Any, account: Any, now: Resource, *rest: Any, **options: Any) -> Any:
+        with real(inventory, account, now, *rest, **options) as session:
             yield wrap(session, now)
 
     bench.patch.setattr(remediation, "open_session", opening)

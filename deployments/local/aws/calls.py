@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from moto.core.utils import get_service_model
 from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
+from moto.secretsmanager.models import secretsmanager_backends
 from werkzeug.exceptions import HTTPException
 
 from deployments.local.aws.errors import Refusal, Response
@@ -195,8 +197,10 @@ def needs(call: Call, name: str, uri: Mapping[str, str], account: str) -> list[N
     resource = "*"
     if call.service == "iam":
         resource = _iam_resource(call.form(), account)
-    if call.service == "cloudformation":
+    elif call.service == "cloudformation":
         resource = _stack_resource(call, account)
+    elif call.service in ("dynamodb", "secretsmanager"):
+        resource = _json_resource(call, account)
     return [Need(f"{call.service}:{name}", resource, {})]
 
 
@@ -286,6 +290,21 @@ def _s3(name: str, uri: Mapping[str, str]) -> Need:
         elif name == "DeleteObjects":
             resource += "/*"
     return Need(f"s3:{_S3_ACTIONS.get(name, name)}", resource, {})
+
+
+def _json_resource(call: Call, account: str) -> str:
+    """The table or the secret that a call names, else "*"."""
+    try:
+        named = json.loads(call.body)
+    except ValueError:
+        return "*"
+    here = f"arn:aws:{call.service}:{call.region}:{account}"
+    if call.service == "dynamodb":
+        return f"{here}:table/{named['TableName']}" if "TableName" in named else "*"
+    wanted = named.get("SecretId") or named.get("Name")
+    secrets = secretsmanager_backends[account][call.region].secrets
+    known = secrets.get(wanted) if wanted else None
+    return known.arn if known else f"{here}:secret:{wanted or '*'}"
 
 
 def bucket_of(uri: Mapping[str, str]) -> Any | None:

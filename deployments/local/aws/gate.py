@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Event, RLock
 from typing import Any
 
+from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.utils import bucket_policy_is_public
 
@@ -28,6 +29,7 @@ from deployments.local.aws.policy import (
     parse_resource_policy,
     parse_trust_policy,
 )
+from deployments.local.aws.propagation import Trusts
 from deployments.local.aws.sigv4 import UNSIGNED, signature_of
 
 SKEW = timedelta(minutes=15)
@@ -40,15 +42,19 @@ class Gate:
     or "timeout": what befalls its every call.
 
     ``clock_offset`` moves the time that sessions and conditions see. The check of a signature's
-    age stays on the wall clock, because clients sign by theirs.
+    age stays on the wall clock, because clients sign by theirs. ``propagation`` is how many seconds
+    STS goes on by a trust policy that has been changed.
     """
 
-    def __init__(self, accounts: frozenset[str], *, latency: float = 0.0) -> None:
+    def __init__(
+        self, accounts: frozenset[str], *, latency: float = 0.0, propagation: float = 0.0
+    ) -> None:
         self.latency = latency
         self.faults: dict[str, str] = {}
         self.clock_offset = timedelta()
         self.identities = Identities(accounts)
         self._stacks = Stacks()
+        self.trusts = Trusts(timedelta(seconds=propagation))
         self._dispatcher = DomainDispatcherApplication(create_backend_app)
         self._moto: dict[str, Any] = {}  # service -> moto's application for it
         self._locks: defaultdict[str, RLock] = defaultdict(RLock)
@@ -99,7 +105,11 @@ class Gate:
             _check_documents(call, name, bucket)
             if bucket is not None:
                 _check_bucket(call, name, bucket)
-            return self._forward(call, caller.account)
+            before = _trust_before(call, name, caller.account)
+            answer = self._forward(call, caller.account)
+            if before and answer[0] < 400:
+                self.trusts.changed(*before, self.now)
+            return answer
 
     def _iam_as(
         self, caller: Caller, call: Call, context: Mapping[str, tuple[str, ...]]
@@ -120,7 +130,9 @@ class Gate:
         if name == "GetCallerIdentity":
             return sts.get_caller_identity(caller)
         if name == "AssumeRole":
-            return sts.assume_role(caller, call.form(), context, self.identities, self.now)
+            return sts.assume_role(
+                caller, call.form(), context, self.identities, self.trusts, self.now
+            )
         raise Refusal("unknown action", f"The action {name} is not emulated.")
 
     def _befall(self, account: str) -> None:
@@ -262,6 +274,17 @@ class Gate:
         if hasattr(chunks, "close"):
             chunks.close()
         return answer["status"], answer["headers"], body
+
+
+def _trust_before(call: Call, name: str, account: str) -> tuple[str, str] | None:
+    """The ARN and the trust policy of a role whose trust policy is about to change."""
+    if (call.service, name) != ("iam", "UpdateAssumeRolePolicy"):
+        return None
+    named = call.form().get("RoleName", "")
+    roles = iam_backends[account]["aws"].get_roles()
+    return next(
+        ((one.arn, one.assume_role_policy_document) for one in roles if one.name == named), None
+    )
 
 
 def _payload_is(claimed: str, call: Call) -> bool:

@@ -29,7 +29,8 @@ class EmulatedAws:
 
     ``accounts`` counts the active ones, the management account included; a suspended one comes on
     top, and from six on three members fail unless ``failing`` is False. ``latency`` is added to
-    every call, in seconds. Several may run in one process if their seeds differ, because moto's
+    every call, in seconds; so long after a change of a trust policy as ``propagation_seconds``, STS
+    goes by the old one. Several may run in one process if their seeds differ, because moto's
     state belongs to the process and the seed makes the account numbers.
 
     After ``start()``: ``description`` is the "aws" object of the fleet description, ``truth`` the
@@ -45,12 +46,14 @@ class EmulatedAws:
         regions: Sequence[str] = ("eu-central-1", "us-east-1"),
         failing: bool = True,
         latency: float = 0.0,
+        propagation_seconds: float = 0.0,
     ) -> None:
         if accounts < 1 or not regions:
             raise ValueError("an organization needs at least one account and one region")
         self.accounts, self.seed, self.regions = accounts, seed, tuple(regions)
         self._with_failures = failing
         self._latency = latency
+        self._propagation = propagation_seconds
         self._gate: Gate | None = None
         self._listener: Listener | None = None
         self._planted: seed_module.Planted | None = None
@@ -63,7 +66,9 @@ class EmulatedAws:
         self._planted = seed_module.plant(
             self.accounts, self.seed, self.regions, failing=self._with_failures
         )
-        self._gate = Gate(self._planted.accounts, latency=self._latency)
+        self._gate = Gate(
+            self._planted.accounts, latency=self._latency, propagation=self._propagation
+        )
         for account, how in self._planted.failing.items():
             self.fail(account, how)
         self._listener = Listener(self._gate)

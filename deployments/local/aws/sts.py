@@ -21,6 +21,7 @@ from deployments.local.aws.policy import (
     parse_policy,
     parse_trust_policy,
 )
+from deployments.local.aws.propagation import Trusts
 
 NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
 SHORTEST, LONGEST, CHAINED = 900, 43_200, 3_600  # seconds
@@ -41,6 +42,7 @@ def assume_role(
     form: Mapping[str, str],
     context: Mapping[str, tuple[str, ...]],
     known: Identities,
+    trusts: Trusts,
     now: datetime,
 ) -> Response:
     """Credentials of a role session, or AccessDenied without saying what was wrong.
@@ -56,7 +58,7 @@ def assume_role(
     session_policies, packed = _session_policies(form)
 
     role = identities.find_role(role_arn)
-    if role is None or not _may_assume(caller, role, form, context):
+    if role is None or not _may_assume(caller, role, trusts.known(role, now), form, context):
         raise _denied(caller, role_arn)
     longest = int(role.max_session_duration or 3600)
     if seconds > longest:
@@ -84,7 +86,11 @@ def _denied(caller: Caller, role_arn: str) -> Refusal:
 
 
 def _may_assume(
-    caller: Caller, role: Any, form: Mapping[str, str], context: Mapping[str, tuple[str, ...]]
+    caller: Caller,
+    role: Any,
+    trust_policy: str,
+    form: Mapping[str, str],
+    context: Mapping[str, tuple[str, ...]],
 ) -> bool:
     member = identities.organization_member(role.account_id)
     if member and member[1] != "ACTIVE":
@@ -97,7 +103,7 @@ def _may_assume(
     if any(name.startswith("Tags.") for name in form):
         actions.append("sts:TagSession")
     try:
-        trust = parse_trust_policy(role.assume_role_policy_document)
+        trust = parse_trust_policy(trust_policy)
         mine, boundary = identities.identity_policies(caller), identities.boundary(caller)
     except MalformedPolicy:
         return False

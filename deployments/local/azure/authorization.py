@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from deployments.local.azure.conditions import check, permits
 from deployments.local.azure.protocol import (
     ArmError,
     ArmRequest,
@@ -112,9 +113,12 @@ class RoleAssignments(ResourceKind):
         properties = properties_of(body_object(request))
         role = self._role(properties.get("roleDefinitionId"), path.scope)
         principal = self._principal(properties.get("principalId"))
+        self._check_conditions(request, role.id, principal)
         existing = self.tenant.access.find(path.scope, path.name)
         if existing:
-            return self._same_again(existing, principal, role)
+            return self._same_again(
+                existing, principal, role, properties.get("description", existing.description)
+            )
         self._check_unique(path.scope, principal, role)
         assignment = RoleAssignment(
             name=path.name.lower(),
@@ -124,6 +128,7 @@ class RoleAssignments(ResourceKind):
             starts=self.tenant.clock() + self.tenant.rbac_delay,
             created=self.tenant.now_text(),
             description=properties.get("description"),
+            condition=_checked_condition(properties),
         )
         if not self.tenant.rbac_delay:
             assignment.starts = float("-inf")
@@ -134,17 +139,43 @@ class RoleAssignments(ResourceKind):
         found = self.tenant.access.find(request.path.scope, request.path.name)
         if found is None:
             return Reply(204)
+        self._check_conditions(request, found.role.id, found.principal)
         self.tenant.access.remove(found, self.tenant.clock() + self.tenant.rbac_delay)
         return Reply(200, self._render(found))
 
-    def _same_again(self, existing: RoleAssignment, principal: str, role: RoleDefinition) -> Reply:
+    def _same_again(
+        self,
+        existing: RoleAssignment,
+        principal: str,
+        role: RoleDefinition,
+        description: str | None,
+    ) -> Reply:
+        """Only what an assignment is called and on what condition it holds can be updated."""
         if (existing.principal, existing.role.id) != (principal, role.id):
             raise ArmError(
                 409,
                 "RoleAssignmentUpdateNotPermitted",
                 "Tenant ID, application ID, principal ID, and scope are not allowed to be updated.",
             )
+        existing.description = description
         return Reply(200, self._render(existing))
+
+    def _check_conditions(self, request: ArmRequest, role: str, principal: str) -> None:
+        """One of the caller's assignments must allow this without a condition, or by its own."""
+        operation = f"{self.type}/{'delete' if request.method == 'DELETE' else 'write'}"
+        caller, now = request.caller.object_id, self.tenant.clock()
+        for own in self.tenant.access.in_force(caller, request.path.text, now):
+            if not own.role.allows(operation):
+                continue
+            if own.condition is None or permits(own.condition, operation, role, principal):
+                return
+        raise ArmError(
+            403,
+            "AuthorizationFailed",
+            f"The client with object id '{caller}' does not have authorization to perform action "
+            f"'{operation}' over scope '{request.path.text}': its role assignment has a condition "
+            "that is not met.",
+        )
 
     def _check_unique(self, scope: str, principal: str, role: RoleDefinition) -> None:
         for other in self.tenant.access.all():
@@ -207,8 +238,8 @@ class RoleAssignments(ResourceKind):
                 "principalId": assignment.principal,
                 "principalType": "ServicePrincipal",
                 "scope": assignment.scope or "/",
-                "condition": None,
-                "conditionVersion": None,
+                "condition": assignment.condition,
+                "conditionVersion": "2.0" if assignment.condition else None,
                 "createdOn": assignment.created,
                 "updatedOn": assignment.created,
                 "createdBy": "",
@@ -217,6 +248,21 @@ class RoleAssignments(ResourceKind):
                 "description": assignment.description,
             },
         }
+
+
+def _checked_condition(properties: dict[str, Any]) -> str | None:
+    condition = properties.get("condition")
+    if condition is None:
+        return None
+    if not isinstance(condition, str) or properties.get("conditionVersion") != "2.0":
+        raise ArmError(400, "InvalidConditionVersion", "'conditionVersion' must be '2.0'.")
+    try:
+        check(condition)
+    except ValueError:
+        raise ArmError(
+            400, "InvalidCondition", "The emulator does not understand this condition."
+        ) from None
+    return condition
 
 
 class RoleDefinitions(ResourceKind):

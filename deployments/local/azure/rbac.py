@@ -37,7 +37,10 @@ class RoleDefinition:
 
 @dataclass(slots=True)
 class RoleAssignment:
-    """A role given to a principal at a scope, in force from ``starts`` until ``ends`` (epoch s)."""
+    """A role given to a principal at a scope, in force from ``starts`` until ``ends`` (epoch s).
+
+    ``condition`` narrows which role assignments the principal may write and delete with it.
+    """
 
     name: str
     scope: str
@@ -47,6 +50,7 @@ class RoleAssignment:
     ends: float = math.inf
     created: str = ""
     description: str | None = None
+    condition: str | None = None
 
     def in_force(self, now: float) -> bool:
         return self.starts <= now < self.ends
@@ -77,11 +81,15 @@ class AccessBook:
 
     def roles(self, principal: str, scope: str, now: float) -> Iterator[RoleDefinition]:
         """The roles in force at the scope or above it."""
+        return (one.role for one in self.in_force(principal, scope, now))
+
+    def in_force(self, principal: str, scope: str, now: float) -> Iterator[RoleAssignment]:
+        """The assignments in force at the scope or above it."""
         scopes = self._by_principal.get(principal.lower(), {})
         for ancestor in ancestors(scope):
             for assignment in scopes.get(ancestor, ()):
                 if assignment.in_force(now):
-                    yield assignment.role
+                    yield assignment
 
     def allowed(self, principal: str, operation: str, scope: str, now: float) -> bool:
         """True when a role in force at the scope or above it allows the operation."""

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ import jwt
 import pyotp
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from pydantic import SecretStr
 
+from deployments.gate import open_by_opener
 from deployments.local.customer import MOST_REQUEST, EmulatedCustomer
 from deployments.local.fleet import Fleet
-from tasks.clouds.gate import gate_status
+from tasks.clouds.gate import close_gate, gate_status
 from tasks.clouds.issuer import assertion
 from tasks.clouds.token_request import release, request_code
 from tasks.errors import CloudError, GateRefused
@@ -114,6 +117,35 @@ def closed_afterwards(setting: Setting) -> Iterator[None]:
         request = setting.sign(closing, cloud=cloud)
         assert setting.post(request, closing).status_code == 200
         assert not setting.is_open(cloud)
+
+
+@pytest.mark.parametrize("cloud", ["aws", "azure"])
+def test_a_person_opens_with_the_authenticators_code_and_nothing_else(
+    setting: Setting, cloud: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `suture gate open --opener` does: without the customer's keys, and without a seed."""
+    monkeypatch.setenv("SUTURE_INVENTORY", setting.fleet.description["inventory"])
+    account, finding = setting.account(cloud), setting.finding(cloud)
+    fleet_seed = Path(setting.fleet.description["customer_seed_file"]).read_text()
+    shift = 0 if cloud == "aws" else 30  # a code is good once: Azure takes the next
+    code = SecretStr(pyotp.TOTP(fleet_seed).at(int(time.time()) + shift))
+    ask = partial(
+        open_by_opener,
+        account.id,
+        minutes=3,
+        runs=[],
+        resources=[finding["resource"]],
+        source="",
+        code=code,
+    )
+    told = ask()
+    assert code.get_secret_value() not in str(told)
+    status = gate_status(setting.inventory, account, customer=setting.customer.credentials(account))
+    assert [one.by for one in status.openings] == ["person"]
+    with pytest.raises(GateRefused, match="has been used") as caught:
+        ask()
+    assert code.get_secret_value() not in str(caught.value)
+    close_gate(setting.inventory, account, customer=setting.customer.credentials(account))
 
 
 @pytest.mark.parametrize("cloud", ["aws", "azure"])

@@ -36,7 +36,8 @@ from tasks.clouds.gate import (
     gate_status,
     open_gate,
 )
-from tasks.clouds.remediator import Propagation, Session, open_session
+from tasks.clouds.propagation import Propagation
+from tasks.clouds.remediator import Session, open_session
 from tasks.clouds.retrying import Patience
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.transport import Limits

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from tasks.clouds import azure_write
 from tasks.clouds.azure_write import LONGEST_WAIT, _BoundedRetry, _only_if, open_azure
+from tasks.clouds.propagation import Propagation
 from tasks.clouds.sdk_errors import UnsettledWrite, from_azure
 from tasks.errors import (
     AccessRefused,
@@ -93,7 +94,7 @@ def test_a_cloud_that_repeats_the_code_is_not_repeated(monkeypatch: pytest.Monke
     issuer = Issuer(url="https://x", key_file="none", key_id="k")
     with pytest.raises(CloudError) as caught:
         open_azure(
-            source, issuer, SimpleNamespace(account="s"), (), SecretStr("739211"), access_seconds=0
+            source, issuer, SimpleNamespace(account="s"), (), SecretStr("739211"), Propagation()
         )
     assert caught.value.message == "no subject …, no …"
     assert caught.value.__cause__ is None

@@ -14,10 +14,11 @@ from typing import Any
 import jwt
 import pytest
 import trustme
+from pydantic import SecretStr
 
 from tasks.clouds import token_request
 from tasks.clouds.issuer import documents, generate_key
-from tasks.clouds.token_request import release, request_code
+from tasks.clouds.token_request import present_code, release, request_code
 from tasks.errors import BadInput, CloudError, CloudTimeout, GateRefused
 from tasks.inventory import AwsSource, Inventory, Issuer
 from tasks.model import Account, Cloud
@@ -92,7 +93,7 @@ def inventory(endpoint: Endpoint, ca: trustme.CA, tmp_path: Path) -> Inventory:
     return Inventory(aws=(source,), issuer=issuer)
 
 
-def ask(inventory: Inventory) -> token_request.OpenedByMachine:
+def ask(inventory: Inventory, **options: bool) -> token_request.OpenedByMachine:
     return request_code(
         inventory,
         ACCOUNT,
@@ -101,6 +102,7 @@ def ask(inventory: Inventory) -> token_request.OpenedByMachine:
         resources=["arn:aws:s3:::b"],
         actions=["s3:PutBucketPolicy"],
         minutes=5,
+        **options,
     )
 
 
@@ -139,6 +141,47 @@ def test_the_request_is_signed_for_this_endpoint_and_says_all(
         "actions": ["s3:PutBucketPolicy"],
         "minutes": 5,
     }
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_warm_gate_is_asked_for_and_may_be_none(
+    inventory: Inventory, endpoint: Endpoint, told: bool
+) -> None:
+    endpoint.body = json.dumps({**GOOD, **({"warm": True} if told else {})}).encode()
+    opened = ask(inventory, warm=True)
+    assert opened.warm is told
+    ((_, sent),) = endpoint.seen
+    assert claims_of(inventory, sent, endpoint.url)["warm"] is True
+
+
+def test_a_persons_code_is_presented_as_it_is(inventory: Inventory, endpoint: Endpoint) -> None:
+    endpoint.body = json.dumps({"expires_at": GOOD["expires_at"]}).encode()
+    until = present_code(inventory, ACCOUNT, SecretStr("123456"), minutes=3)
+    assert until.isoformat() == "2026-11-23T10:00:00+00:00"
+    about = {"cloud": "aws", "source": "acme", "account": ACCOUNT.id}
+    assert endpoint.seen == [("/gate/open", {**about, "code": "123456", "minutes": 3})]
+
+
+def test_a_code_that_is_refused_is_not_repeated(inventory: Inventory, endpoint: Endpoint) -> None:
+    endpoint.status, endpoint.body = 401, json.dumps({"error": "the code is wrong."}).encode()
+    with pytest.raises(GateRefused, match="the code is wrong") as caught:
+        present_code(inventory, ACCOUNT, SecretStr("123456"))
+    assert "123456" not in str(caught.value)
+
+
+def test_closing_is_asked_again_where_the_endpoint_failed(
+    inventory: Inventory, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    endpoint.status = 502
+    with pytest.raises(CloudError, match="502"):
+        release(inventory, ACCOUNT, remediation="run-1")
+    requests = [sent["request"] for _, sent in endpoint.seen]
+    assert len(set(requests)) == 3  # each is signed anew: a request is good once
+    endpoint.status = 403
+    with pytest.raises(GateRefused):
+        release(inventory, ACCOUNT, remediation="run-1")
+    assert len(endpoint.seen) == 4
 
 
 def test_closing_is_asked_next_door(inventory: Inventory, endpoint: Endpoint) -> None:
