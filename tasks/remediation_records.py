@@ -10,6 +10,7 @@ import psycopg
 from psycopg import Connection
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from tasks.carrying import caps
 from tasks.closing import Closed
 from tasks.errors import BadInput
 from tasks.model import AccountScan, Resource, observe
@@ -19,7 +20,7 @@ from tasks.policy import Mode, Policy
 from tasks.remediation_run import WAITING, Answered, Item, Run
 from tasks.rules import RULES
 from tasks.rules.edition import EDITION
-from tasks.warehouse import audit, remediations, scans
+from tasks.warehouse import audit, limits, remediations, scans
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import account_of
 from tasks.warehouse.remediations import RemediationRecord as Record
@@ -133,7 +134,8 @@ def keep_waiting(run: Run, message: str = "", *, approved: bool = False) -> None
 def begin_writing(run: Run, item: Item, before: Resource, answer: Answered) -> None:
     """Write down that the resource is about to be changed, and how it was right before.
 
-    Raises IllegalTransition when the remediation is over already, such as by its expiry.
+    Raises IllegalTransition when the remediation is over already, such as by its expiry, and Capped
+    when as many were begun within the hour as may be.
     """
     with connect() as warehouse, warehouse.transaction():
         remediations.set_state(
@@ -143,6 +145,8 @@ def begin_writing(run: Run, item: Item, before: Resource, answer: Answered) -> N
             approver=answer.approver,
             approver_verified=answer.verified,
         )
+        if not run.undoes:
+            limits.begin(warehouse, item.id, run.policy.name, caps())
         remediations.add_snapshot(warehouse, item.id, "before", before)
         note(warehouse, run, "applying", item.id, {"plan": item.planned.hash})
     item.state = "applying"

@@ -18,11 +18,11 @@ from prefect.states import Cancelled
 from psycopg import Connection
 
 from tasks import settings
-from tasks.errors import SutureError
+from tasks.errors import HeldBack, SutureError
 from tasks.model import canonical_json, sha256
-from tasks.policy import Assignment, Group, assign, load_policies
+from tasks.policy import Assignment, Group, Mode, Policy, assign, load_caps, load_policies
 from tasks.rules import RULES
-from tasks.warehouse import audit, remediations
+from tasks.warehouse import audit, halts, limits, remediations
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import open_findings
 from tasks.warehouse.remediations import RemediationRecord
@@ -137,6 +137,19 @@ def assign_findings() -> Assignment:
         len(assignment.capped),
     )
     return assignment
+
+
+def held_back(policy: Policy) -> str:
+    """Why no run may be started under this policy now; empty: it may. Asked before each."""
+    caps = load_caps(settings.policies_path())
+    try:
+        with connect() as warehouse:
+            halts.check(warehouse, policy.name, automatic=policy.mode is Mode.AUTOMATIC)
+            limits.check_room(warehouse, policy.name, caps)
+    except HeldBack as held:
+        get_run_logger().warning("Findings of %s wait. %s", policy.name, held)
+        return str(held)
+    return ""
 
 
 @task(cache_policy=NO_CACHE, task_run_name="ask-{group.account}")

@@ -71,7 +71,9 @@ class RemediationRecord:
     expires_at: datetime | None
     created_at: datetime
     decided_at: datetime | None
+    began_at: datetime | None
     finished_at: datetime | None
+    half_applied: bool
 
 
 @dataclass(frozen=True, slots=True)

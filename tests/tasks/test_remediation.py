@@ -32,13 +32,13 @@ from tasks.clouds.gate import CustomerCredentials, OpenGate, close_gate, open_ga
 from tasks.clouds.remediator import Propagation, Session, open_session
 from tasks.clouds.scanner import Scanner
 from tasks.codes import Redeemed
-from tasks.errors import BadInput, CloudTimeout, Conflict, GateRefused
+from tasks.errors import BadInput, CloudTimeout, Conflict, GateRefused, SutureError
 from tasks.inventory import load_inventory
 from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict
 from tasks.planning import by_account, find_findings, plan_finding, read_resources
 from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Run, paragraph
 from tasks.rules import rule
-from tasks.warehouse import remediations, scans
+from tasks.warehouse import halts, remediations, scans
 from tasks.warehouse.audit import verify_chain
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import account_of, finding_by_id, open_findings
@@ -230,7 +230,7 @@ def whole(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
     policies = folder / "policies.yaml"
     policies.write_text(POLICIES)
     with (
-        Fleet(aws=24, azure=8, seed=31, data_dir=folder, failing=False) as fleet,
+        Fleet(aws=48, azure=16, seed=31, data_dir=folder, failing=False) as fleet,
         pytest.MonkeyPatch.context() as patch,
     ):
         fleet._azure.tenant.operations.retry_after = None  # else every write takes a second
@@ -538,7 +538,8 @@ def test_what_was_done_is_written_down_when_the_warehouse_is_back(bench: Bench) 
     bench.patch.setattr(remediation_records, "_observe", away)
     bench.answer(run, code)
     assert bench.states(run) == ["remediated"]
-    assert bench.stages(run) == ["before", "before", "after"]
+    kept = [stage for stage in bench.stages(run) if stage != "during"]
+    assert kept == ["before", "before", "after"]
     assert bench.status(finding) == "resolved"
 
 
@@ -694,6 +695,174 @@ def test_naming_an_automatic_policy_is_no_way_around_an_approval(bench: Bench) -
     bench.policies.write_text("suture: 1\npolicies: []\n")
     try:
         assert bench.again(run).automatic  # it has begun: what it was given stands
+    finally:
+        bench.policies.write_text(text)
+
+
+# --- the brake, and caps by the hour -----------------------------------------------------------
+
+
+@pytest.fixture
+def brake(bench: Bench) -> Iterator[Callable[..., None]]:
+    """Pulls the brake; it is lifted at the end."""
+
+    def pull(**how: Any) -> None:
+        with connect() as warehouse:
+            halts.halt(warehouse, "something is wrong", "Grace", **how)
+
+    yield pull
+    with connect() as warehouse:
+        for policy in {one.policy for one in halts.standing(warehouse)}:
+            halts.lift(warehouse, "all is well", "Grace", policy=policy)
+
+
+@pytest.fixture
+def two_steps(bench: Bench) -> Iterator[None]:
+    """A policy of this test's own, whose fixes take two steps: add a network, then close."""
+    text = bench.policies.read_text()
+    bench.policies.write_text(
+        'suture: 1\npolicies: [{name: two-steps, match: {rule: "*"}, mode: automatic,'
+        " values: {allowed_cidrs: 10.1.0.0/16}}]"
+    )
+    yield
+    bench.policies.write_text(text)
+
+
+def test_a_halted_policy_asks_nobody_and_its_findings_are_free_after_the_lift(
+    bench: Bench, brake: Callable[..., None]
+) -> None:
+    (finding,) = bench.take(EBS)
+    run = bench.begin([finding], "at-once")
+    brake()
+    bench.patch.setattr(remediation, "request_code", None)  # whoever calls it breaks
+    assert remediation.ask_customer.fn(run).chosen == ()
+    assert bench.states(run) == ["halted"]
+    name, message = bench.end(run)
+    assert name == "Halted"
+    assert "has been halted by Grace since" in message
+    assert "something is wrong" in message
+    with connect() as warehouse:
+        earlier = datetime.now(UTC) - timedelta(hours=1)
+        assert remediations.recently_ended(warehouse, [finding.id], earlier) == set()
+        assert remediations.active_findings(warehouse, [finding.id]) == set()
+
+
+@pytest.mark.parametrize("rule_id", [AWS_SSH, AZURE_SSH])
+def test_a_halt_in_the_middle_of_a_fix_takes_it_back(
+    bench: Bench, brake: Callable[..., None], two_steps: None, rule_id: str
+) -> None:
+    (finding,) = bench.take(rule_id)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+    assert len(run.items[0].planned.steps) == 2
+    real, written = remediation_records.keep_snapshot, []
+
+    def kept(*args: Any) -> None:
+        if not written:
+            written.append(bench.now(finding).fingerprint)
+            brake()
+        real(*args)
+
+    bench.patch.setattr(remediation_records, "keep_snapshot", kept)
+    bench.go_on(run, remediation.ask_customer.fn(run))
+    assert written != [before], "nothing was half done when the halt came"
+    assert bench.states(run) == ["halted"]
+    assert "has been halted" in bench.end(run)[1]
+    assert "Nothing of the fix is left in place" in bench.end(run)[1]
+    assert bench.now(finding).fingerprint == before
+    assert bench.stages(run)[-1] == "undone"
+
+
+def test_what_a_person_approved_goes_on_unless_everything_is_halted(
+    bench: Bench, brake: Callable[..., None]
+) -> None:
+    first, second = bench.take(AWS_SSH, 2)
+    runs = [bench.begin([one]) for one in (first, second)]
+    code = bench.open(first).code.get_secret_value()
+    brake()
+    bench.answer(runs[0], code)
+    assert bench.states(runs[0]) == ["remediated"]
+    brake(everything=True)
+    bench.answer(runs[1], code)
+    assert bench.states(runs[1]) == ["halted"]
+    assert bench.verdict(second) is Verdict.FAIL
+
+
+def test_a_halt_of_one_policy_leaves_others_alone(bench: Bench, brake: Callable[..., None]) -> None:
+    (finding,) = bench.take(EBS)
+    run = bench.begin([finding], "at-once")
+    brake(policy="azure-at-once")
+    bench.go_on(run, remediation.ask_customer.fn(run))
+    assert bench.states(run) == ["remediated"]
+
+
+def test_a_warehouse_that_is_away_is_a_halt(bench: Bench, two_steps: None) -> None:
+    (finding,) = bench.take(AWS_SSH)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+
+    def away(*_: Any, **__: Any) -> None:
+        raise psycopg.OperationalError("password=secret")
+
+    answered = remediation.ask_customer.fn(run)
+    bench.patch.setattr("tasks.warehouse.halts.check", away)
+    bench.go_on(run, answered)
+    assert bench.states(run) == ["halted"]
+    assert "warehouse is away" in bench.end(run)[1]
+    assert "secret" not in bench.end(run)[1]
+    assert bench.now(finding).fingerprint == before
+
+
+def test_a_hold_that_is_lost_midway_stops_the_fix(bench: Bench, two_steps: None) -> None:
+    (finding,) = bench.take(AWS_SSH)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+    real = remediation_records.keep_snapshot
+
+    def kept(*args: Any) -> None:
+        real(*args)
+        with connect() as warehouse:  # as a failover of the database would
+            warehouse.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' "
+                "AND objsubid = 1 AND pid <> pg_backend_pid()"
+            )
+
+    bench.patch.setattr(remediation_records, "keep_snapshot", kept)
+    bench.go_on(run, remediation.ask_customer.fn(run))
+    assert bench.states(run) == ["halted"]
+    assert "hold on this run was lost" in bench.end(run)[1]
+    assert bench.now(finding).fingerprint == before
+
+
+def test_two_processes_cannot_carry_one_run(bench: Bench) -> None:
+    run = bench.begin(bench.take(AWS_SSH))
+    again = bench.again(run)
+    with (
+        remediation.none_left_waiting(run),
+        pytest.raises(SutureError, match="carries this run already"),
+        remediation.none_left_waiting(again),
+    ):
+        pytest.fail("it was carried twice")
+    assert bench.states(run) == ["waiting"]
+
+
+def test_a_change_over_the_cap_waits_and_says_so(bench: Bench) -> None:
+    found = bench.take(AWS_RDP, 2)
+    text = bench.policies.read_text()
+    bench.policies.write_text(
+        text.replace("{name: office,", "{name: few, most_changes_per_hour: 1,")
+    )
+    try:
+        run = bench.begin(found, "few")
+        bench.answer(run, bench.open(found[0]).code.get_secret_value())
+        assert bench.states(run) == ["remediated", "capped"]
+        assert bench.end(run)[0] == "Partly remediated"
+        assert "1 changes have begun within the hour, of 1 that may" in bench.end(run)[1]
+        (item,) = [one for one in run.items if one.state == "capped"]
+        (left,) = [one for one in found if one.id == item.finding_id]
+        assert bench.verdict(left) is Verdict.FAIL
+        with connect() as warehouse:
+            assert remediations.active_findings(warehouse, [left.id]) == set()
     finally:
         bench.policies.write_text(text)
 
