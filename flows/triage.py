@@ -50,6 +50,9 @@ def triage() -> State:
 
 @flow(name="reconcile")
 def reconcile() -> State:
-    """End what nobody approved in time and what killed runs left behind. Changes no resource."""
+    """End what nobody approved in time, and settle what killed runs left behind.
+
+    Changes no resource itself: what stands in part is put back by a run of its own.
+    """
     freed = reconcile_approvals()
     return Completed(message=f"{freed} findings are free again")

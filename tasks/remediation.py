@@ -53,7 +53,8 @@ from tasks.planning import (
     read_resource,
     read_resources,
 )
-from tasks.policy import ON_REQUEST, check_automatic, load_policies, named
+from tasks.policy import ON_REQUEST, Mode, Policy, check_automatic, load_policies, named
+from tasks.reconciling import settle_run
 from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Answered, Item, Run
 from tasks.rules import rule
 from tasks.triage import start_remediation
@@ -63,7 +64,6 @@ from tasks.warehouse.findings import account_of, findings_by_ids
 from tasks.warehouse.remediations import load_remediation
 
 BROKEN = "It broke while it was changed: compare the resource with its snapshots."
-KILLED = "The process ended while it was writing: compare the resource with its snapshots."
 DRIFTED = "The resource changed since the plan was shown. Please look again."
 
 # --- plan --------------------------------------------------------------------------------------
@@ -109,8 +109,8 @@ def begin_remediation(
     named policy does not close by itself although it is automatic.
     """
     with connect() as warehouse:
-        if run := records.read_back(warehouse, run_id):
-            return _settle_broken(run, KILLED)
+        if run := _began_before(warehouse, run_id):
+            return run
         found = find_findings(warehouse, finding_ids)
         account = account_of(warehouse, found[0].cloud, found[0].account)
     policies = load_policies(settings.policies_path())
@@ -131,14 +131,23 @@ def begin_restore(run_id: str, remediation_id: str, requested_by: str) -> Run:
     Raises BadInput when it changed nothing that stands, or when the resource is not as it left it.
     """
     with connect() as warehouse:
-        if run := records.read_back(warehouse, run_id):
-            return _settle_broken(run, KILLED)
+        if run := _began_before(warehouse, run_id):
+            return run
         back = can_go_back(warehouse, load_remediation(warehouse, remediation_id.strip()))
         account = account_of(warehouse, back.record.cloud, back.record.account)
         (finding,) = findings_by_ids(warehouse, [back.record.finding_id])
-    run = Run(run_id, account, ON_REQUEST, requested_by, undoes=back.record.id)
+    policy = ON_REQUEST
+    if back.record.half_applied and back.record.mode == Mode.AUTOMATIC:
+        policy = Policy(back.record.policy, Mode.AUTOMATIC)  # whoever let it begin is asked
+    run = Run(run_id, account, policy, requested_by, undoes=back.record.id)
     records.save(run, [plan_back(run.inventory, account, finding, back)])
     return run
+
+
+def _began_before(warehouse: psycopg.Connection, run_id: str) -> Run | None:
+    """The run as another process left it; what that one was writing to is looked at first."""
+    settle_run(run_id)
+    return records.read_back(warehouse, run_id)
 
 
 def _settle_broken(run: Run, message: str) -> Run:
@@ -332,7 +341,11 @@ def _close_one(run: Run, number: int, answer: Answered) -> State:
         return Completed(name=held.state.capitalize(), message=str(held))
     except (SutureError, OSError, psycopg.Error) as error:
         closed = _failure(error, begun=item.state == "applying")
-    records.record(run, item, closed, answer)
+    try:
+        records.record(run, item, closed, answer)
+    except IllegalTransition as settled:
+        records.look_up(item)
+        return Failed(name="Settled meanwhile", message=f"{settled}: {item.message}")
     get_run_logger().info("Finding %s: %s. %s", item.finding_id, closed.state, closed.message)
     end = Failed if closed.state in END_NAMES else Completed
     return end(name=closed.state.replace("_", " ").capitalize(), message=closed.message)

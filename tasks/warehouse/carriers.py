@@ -27,9 +27,20 @@ def carry(conn: psycopg.Connection, run_id: str) -> bool:
     return got == (True,)
 
 
-def put_down(conn: psycopg.Connection, run_id: str) -> None:
-    """Carry it no longer; the connection lives on."""
-    conn.execute(f"SELECT pg_advisory_unlock({KEY})".encode(), (run_id,))
+def is_carried(conn: psycopg.Connection, run_id: str) -> bool:
+    """Whether any process carries the run."""
+    row = conn.execute(
+        f"""
+        SELECT EXISTS (
+            SELECT FROM pg_locks l
+            JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
+            WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+              AND ((l.classid::bigint << 32) | l.objid::bigint) = {KEY}
+        )
+        """.encode(),  # noqa: S608 - ours
+        (run_id,),
+    ).fetchone()
+    return row == (True,)
 
 
 def still_carries(conn: psycopg.Connection, run_id: str) -> bool:

@@ -239,6 +239,27 @@ def active(conn: psycopg.Connection) -> list[RemediationRecord]:
     return _records(conn, "WHERE state = ANY(%s) ORDER BY run_id, number", (list(ACTIVE_STATES),))
 
 
+def mark_half_applied(conn: psycopg.Connection, remediation_id: str, half: bool) -> None:
+    """Whether a change stands in part, and is to be put back."""
+    conn.execute(
+        "UPDATE remediations SET half_applied = %s WHERE id = %s", (half, _uuid(remediation_id))
+    )
+
+
+def half_applied(conn: psycopg.Connection) -> list[RemediationRecord]:
+    """The changes that stand in part, and are to be put back."""
+    return _records(
+        conn, "WHERE half_applied AND state IN ('failed', 'remediated') ORDER BY created_at, id", ()
+    )
+
+
+def put_backs(conn: psycopg.Connection, remediation_id: str) -> list[RemediationRecord]:
+    """What was, or is being, tried to put a remediation back, the oldest first."""
+    return _records(
+        conn, "WHERE plan->>'undoes' = %s ORDER BY created_at, id", (str(remediation_id),)
+    )
+
+
 def recently_ended(conn: psycopg.Connection, ids: Sequence[str], since: datetime) -> set[str]:
     """Those of ``ids`` that a remediation has come to an end for since, without closing them."""
     rows = conn.execute(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -23,7 +24,7 @@ from pydantic import SecretStr
 from deployments.local.fleet import Fleet
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.stack import fleet_env
-from tasks import remediation, remediation_records
+from tasks import reconciling, remediation, remediation_records
 from tasks.approval import HANDLE_PREFIX
 from tasks.clouds import azure_write
 from tasks.clouds.aws_request import AwsCredentials
@@ -38,7 +39,7 @@ from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict
 from tasks.planning import by_account, find_findings, plan_finding, read_resources
 from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Run, paragraph
 from tasks.rules import rule
-from tasks.warehouse import halts, remediations, scans
+from tasks.warehouse import gate_requests, halts, remediations, scans
 from tasks.warehouse.audit import verify_chain
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import account_of, finding_by_id, open_findings
@@ -870,7 +871,160 @@ def test_a_change_over_the_cap_waits_and_says_so(bench: Bench) -> None:
 # --- a process that ends, and time that runs out -------------------------------------------------
 
 
-def test_a_process_that_ended_while_it_was_writing_has_failed(bench: Bench) -> None:
+@pytest.fixture
+def long_up(bench: Bench) -> None:
+    """The database was not started a moment ago, and other tests have left nothing."""
+    with connect() as warehouse:
+        warehouse.execute(
+            "UPDATE remediations SET half_applied = false, "
+            "state = CASE state WHEN 'applying' THEN 'failed' ELSE state END"
+        )
+        warehouse.execute("DELETE FROM gate_requests")
+    bench.patch.setattr("tasks.warehouse.carriers.SETTLING", timedelta(0))
+
+
+def dies_after(bench: Bench, run: Run, finding: Finding, taken: int) -> None:
+    """What a process leaves that ends after so many steps of its first fix: no end, no lock."""
+    item = run.items[0]
+    with connect() as warehouse:
+        gate_requests.asked(warehouse, run.id, finding.cloud, finding.account)
+    opened, now = bench.open(finding), bench.now(finding)
+    with open_session(run.inventory, run.account, now, item.planned.steps, opened.code) as session:
+        remediation_records.begin_writing(run, item, now, NOTHING_CHOSEN)
+        for step in item.planned.steps[:taken]:
+            session.apply(step)
+    bench.close_gate(finding)
+
+
+def reconcile() -> list[int]:
+    with connect() as warehouse:
+        return [
+            settle(warehouse)
+            for settle in (
+                reconciling.settle_dead_writers,
+                reconciling.close_left_gates,
+                reconciling.start_put_backs,
+            )
+        ]
+
+
+class Deployments:
+    """A Prefect that starts runs of deployments, and knows one again by its key."""
+
+    def __init__(self) -> None:
+        self.started: dict[str, str] = {}
+
+    def run(self, *_: Any, parameters: Any, idempotency_key: str, **__: Any) -> Any:
+        run_id = self.started.setdefault(idempotency_key, str(uuid4()))
+        self.remediation = parameters["remediation_id"]
+        return SimpleNamespace(id=run_id)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("rule_id", [AWS_SSH, AZURE_SSH])
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_what_a_dead_process_was_writing_to_is_looked_at_and_settled(
+    bench: Bench, two_steps: None, long_up: None, rule_id: str, taken: int
+) -> None:
+    (finding,) = bench.take(rule_id)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+    prefect = Deployments()
+    bench.patch.setattr(reconciling, "run_deployment", prefect.run)
+    dies_after(bench, run, finding, taken)
+    with remediation.none_left_waiting(run):
+        assert reconcile() == [0, 0, 0], "its process lives"
+    assert reconcile() == [1, 1, int(taken == 1)]
+    (row,) = bench.rows(run)
+    assert row.state == ("remediated" if taken == 2 else "failed")
+    assert "Its process ended while it was writing" in row.message
+    if taken == 2:
+        assert (bench.status(finding), bench.stages(run)[-1]) == ("resolved", "after")
+    elif taken == 0:
+        assert "nothing was changed" in row.message
+        assert bench.now(finding).fingerprint == before
+    else:
+        assert row.half_applied
+        assert reconcile() == [0, 0, 0], "one run is enough"
+        (back_id,) = prefect.started.values()
+        back = remediation.begin_restore.fn(back_id, prefect.remediation, "reconciliation")
+        assert back.automatic
+        bench.go_on(back, remediation.ask_customer.fn(back))
+        assert bench.end(back)[0] == "Restored"
+        assert bench.now(finding).fingerprint == before
+        assert bench.rows(run)[0].state == "undone"
+    assert reconcile() == [0, 0, 0]
+
+
+def test_a_half_change_that_somebody_else_put_back_needs_no_run(
+    bench: Bench, two_steps: None, long_up: None
+) -> None:
+    (finding,) = bench.take(AWS_SSH)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+    dies_after(bench, run, finding, 1)
+    assert reconciling.settle_run(run.id) == 1
+    bench.as_customer(finding, run.items[0].planned.steps[0].undo[0])
+    assert bench.now(finding).fingerprint == before
+    bench.patch.setattr(reconciling, "run_deployment", None)
+    with connect() as warehouse:
+        assert reconciling.start_put_backs(warehouse) == 0
+    assert bench.rows(run)[0].state == "undone"
+
+
+def test_a_put_back_that_died_half_way_is_gone_on_with(
+    bench: Bench, two_steps: None, long_up: None
+) -> None:
+    """A person's restore of a whole fix: its first step stands, its process is gone."""
+    (finding,) = bench.take(AWS_SSH)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+    bench.go_on(run, remediation.ask_customer.fn(run))
+    assert bench.states(run) == ["remediated"]
+    prefect = Deployments()
+    bench.patch.setattr(reconciling, "run_deployment", prefect.run)
+    back = remediation.begin_restore.fn(str(uuid4()), run.items[0].id, "Ada")
+    dies_after(bench, back, finding, 1)
+    assert reconcile()[::2] == [1, 1]
+    (again_id,) = prefect.started.values()
+    again = remediation.begin_restore.fn(again_id, prefect.remediation, "reconciliation")
+    bench.go_on(again, remediation.ask_customer.fn(again))
+    assert bench.end(again)[0] == "Restored"
+    assert bench.now(finding).fingerprint == before
+    assert bench.rows(run)[0].state == "undone"
+
+
+def test_a_gate_whose_endpoint_does_not_answer_is_asked_again_for_a_day(
+    bench: Bench, long_up: None
+) -> None:
+    (finding,) = bench.take(HTTPS_ONLY)
+    with connect() as warehouse:
+        gate_requests.asked(warehouse, "a run", finding.cloud, finding.account)
+
+        def away(*_: Any, **__: Any) -> None:
+            raise CloudTimeout("did not answer in time")
+
+        bench.patch.setattr(reconciling, "release", away)
+        assert reconciling.close_left_gates(warehouse) == 0
+        assert len(gate_requests.unreleased(warehouse)) == 1
+        warehouse.execute("UPDATE gate_requests SET asked_at = asked_at - interval '25 hours'")
+        assert reconciling.close_left_gates(warehouse) == 0
+        assert gate_requests.unreleased(warehouse) == []
+        entry = "SELECT count(*) FROM audit_log WHERE action = 'gate not confirmed closed'"
+        assert warehouse.execute(entry).fetchone() == (1,)
+
+
+def test_a_lock_that_is_free_proves_nothing_right_after_the_database_started(bench: Bench) -> None:
+    run = bench.begin(bench.take(TLS))
+    item = run.items[0]
+    remediation_records.begin_writing(run, item, item.planned.resource, NOTHING_CHOSEN)
+    bench.patch.setattr("tasks.warehouse.carriers.SETTLING", timedelta(days=1))
+    assert reconciling.settle_run(run.id) == 0
+    bench.patch.setattr("tasks.warehouse.carriers.SETTLING", timedelta(0))
+    assert reconciling.settle_run(run.id) == 1
+
+
+def test_a_process_that_ended_while_it_was_writing_has_failed(bench: Bench, long_up: None) -> None:
     run = bench.begin(bench.take(TLS, 2))
     item = run.items[0]
     remediation_records.begin_writing(run, item, item.planned.resource, NOTHING_CHOSEN)
