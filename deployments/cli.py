@@ -583,6 +583,23 @@ def gate_status(
     show_one(status_by_hand(account, source=source), form)
 
 
+@gate.command("sweep")
+def gate_sweep(
+    source: Annotated[str, typer.Option(help="Only this entry of the inventory.")] = "",
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Close every gate on Azure that stands past its time. For a schedule of yours.
+
+    With your own credentials. Openings there do not close by themselves; AWS's do. Exit code 1: a
+    subscription could not be looked at.
+    """
+    from deployments.gate_sweep import sweep
+
+    rows = sweep(source)
+    show(rows, ("source", "subscription", "closed", "problem"), form)
+    raise typer.Exit(1 if any(row["problem"] for row in rows) else 0)
+
+
 @gate.command("enroll")
 def gate_enroll(
     seed_file: Annotated[

@@ -59,7 +59,7 @@ class AzureGate:
         """
         scopes = self._scopes(resources)
         self.close(opening)
-        self._close_overdue()
+        self.close_overdue()
         try:
             principal = self._principal()
             for scope in scopes:
@@ -88,8 +88,11 @@ class AzureGate:
             found.append(Opening(opening, until, tuple(one["scope"] for one in own)))
         return tuple(found)
 
-    def _close_overdue(self) -> None:
-        """Close what nobody came to close at its time: a process that opened may have died."""
+    def close_overdue(self) -> int:
+        """Close what nobody came to close at its time: a process that opened may have died.
+
+        Returns how many role assignments that took.
+        """
         now = datetime.now(UTC)
         overdue = [
             one
@@ -101,6 +104,7 @@ class AzureGate:
                 self._arm.request("DELETE", self._credential_id(credential), _IDENTITY_API)
         for assignment in overdue:
             self._arm.request("DELETE", assignment["id"], _AUTHORIZATION_API)
+        return len(overdue)
 
     def _scopes(self, resources: Sequence[str]) -> list[str]:
         """The resources as scopes, each once. Nothing wider than a resource is ever opened."""

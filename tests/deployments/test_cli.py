@@ -501,3 +501,12 @@ def test_what_cannot_be_halted_or_lifted_is_said(
 def test_without_a_warehouse_nothing_is_said_to_be_halted() -> None:
     line = refused(suture("halt", "--reason", "x", env={"SUTURE_WAREHOUSE_URL": NOBODY}))
     assert "no connection" in line
+
+
+def test_an_inventory_without_azure_has_nothing_to_sweep(tmp_path: Path) -> None:
+    inventory = tmp_path / "inventory.yaml"
+    inventory.write_text(INVENTORY)
+    env = {"SUTURE_INVENTORY": str(inventory)}
+    swept = suture("gate", "sweep", "--format", "json", env=env)
+    assert (swept.exit_code, json.loads(swept.stdout)) == (0, [])
+    assert "nobody" in refused(suture("gate", "sweep", "--source", "nobody", env=env))

@@ -752,7 +752,7 @@ def test_a_halted_policy_asks_nobody_and_its_findings_are_free_after_the_lift(
 def test_a_halt_in_the_middle_of_a_fix_takes_it_back(
     bench: Bench, brake: Callable[..., None], two_steps: None, rule_id: str
 ) -> None:
-    (finding,) = bench.take(rule_id)
+    finding = take_two_steps(bench, rule_id)
     before = bench.now(finding).fingerprint
     run = bench.begin([finding], "two-steps")
     assert len(run.items[0].planned.steps) == 2
@@ -798,7 +798,7 @@ def test_a_halt_of_one_policy_leaves_others_alone(bench: Bench, brake: Callable[
 
 
 def test_a_warehouse_that_is_away_is_a_halt(bench: Bench, two_steps: None) -> None:
-    (finding,) = bench.take(AWS_SSH)
+    finding = take_two_steps(bench, AWS_SSH)
     before = bench.now(finding).fingerprint
     run = bench.begin([finding], "two-steps")
 
@@ -815,7 +815,7 @@ def test_a_warehouse_that_is_away_is_a_halt(bench: Bench, two_steps: None) -> No
 
 
 def test_a_hold_that_is_lost_midway_stops_the_fix(bench: Bench, two_steps: None) -> None:
-    (finding,) = bench.take(AWS_SSH)
+    finding = take_two_steps(bench, AWS_SSH)
     before = bench.now(finding).fingerprint
     run = bench.begin([finding], "two-steps")
     real = remediation_records.keep_snapshot
@@ -883,6 +883,17 @@ def long_up(bench: Bench) -> None:
     bench.patch.setattr("tasks.warehouse.carriers.SETTLING", timedelta(0))
 
 
+def take_two_steps(bench: Bench, rule_id: str) -> Finding:
+    """A finding whose fix takes two steps where a network is allowed."""
+    passed_over = []
+    while True:
+        (finding,) = bench.take(rule_id)
+        if len(plan_finding(finding.id, {"allowed_cidrs": "10.1.0.0/16"}).steps) == 2:
+            bench.taken.difference_update(passed_over)
+            return finding
+        passed_over.append(finding.resource)
+
+
 def dies_after(bench: Bench, run: Run, finding: Finding, taken: int) -> None:
     """What a process leaves that ends after so many steps of its first fix: no end, no lock."""
     item = run.items[0]
@@ -926,7 +937,7 @@ class Deployments:
 def test_what_a_dead_process_was_writing_to_is_looked_at_and_settled(
     bench: Bench, two_steps: None, long_up: None, rule_id: str, taken: int
 ) -> None:
-    (finding,) = bench.take(rule_id)
+    finding = take_two_steps(bench, rule_id)
     before = bench.now(finding).fingerprint
     run = bench.begin([finding], "two-steps")
     prefect = Deployments()
@@ -959,7 +970,7 @@ def test_what_a_dead_process_was_writing_to_is_looked_at_and_settled(
 def test_a_half_change_that_somebody_else_put_back_needs_no_run(
     bench: Bench, two_steps: None, long_up: None
 ) -> None:
-    (finding,) = bench.take(AWS_SSH)
+    finding = take_two_steps(bench, AWS_SSH)
     before = bench.now(finding).fingerprint
     run = bench.begin([finding], "two-steps")
     dies_after(bench, run, finding, 1)
@@ -972,11 +983,41 @@ def test_a_half_change_that_somebody_else_put_back_needs_no_run(
     assert bench.rows(run)[0].state == "undone"
 
 
+def test_half_of_an_approved_change_is_put_back_by_an_approval_that_may_be_denied(
+    bench: Bench, long_up: None
+) -> None:
+    finding = take_two_steps(bench, AWS_SSH)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "office")
+    dies_after(bench, run, finding, 1)
+    prefect = Deployments()
+    bench.patch.setattr(reconciling, "run_deployment", prefect.run)
+    assert reconcile()[::2] == [1, 1]
+    (back_id,) = prefect.started.values()
+    back = remediation.begin_restore.fn(back_id, prefect.remediation, "reconciliation")
+    assert not back.automatic
+    assert "takes back the remediation" in back.page()
+    bench.answer(back, decision="deny")
+    assert bench.states(back) == ["denied"]
+    assert reconcile() == [0, 0, 0], "it was denied a moment ago"
+    with connect() as warehouse:
+        warehouse.execute("UPDATE remediations SET finished_at = finished_at - interval '2 days'")
+    assert reconcile() == [0, 0, 1], "the next day it is asked for again"
+    *_, again_id = prefect.started.values()
+    assert again_id != back_id
+    again = remediation.begin_restore.fn(again_id, prefect.remediation, "reconciliation")
+    bench.answer(again, bench.open(finding).code.get_secret_value())
+    assert bench.end(again)[0] == "Restored"
+    assert bench.now(finding).fingerprint == before
+    assert bench.rows(run)[0].state == "undone"
+    assert reconcile() == [0, 0, 0]
+
+
 def test_a_put_back_that_died_half_way_is_gone_on_with(
     bench: Bench, two_steps: None, long_up: None
 ) -> None:
     """A person's restore of a whole fix: its first step stands, its process is gone."""
-    (finding,) = bench.take(AWS_SSH)
+    finding = take_two_steps(bench, AWS_SSH)
     before = bench.now(finding).fingerprint
     run = bench.begin([finding], "two-steps")
     bench.go_on(run, remediation.ask_customer.fn(run))
