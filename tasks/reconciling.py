@@ -43,7 +43,7 @@ AS_BEFORE = f"{DIED} The resource was read again: nothing was changed."
 HALF = f"{DIED} The resource was read again: the change stands in part. A run puts it back."
 HALF_BACK = f"{DIED} The resource was read again: it is put back in part. Another run goes on."
 GONE = f"{DIED} The resource does not exist any more."
-BY_OTHERS = "It stood in part, and has been put back by somebody else."
+AS_IT_WAS = "It may have stood in part. The resource was read again: it is as it was before."
 
 
 def settle_dead_writers(warehouse: Connection) -> int:
@@ -121,7 +121,7 @@ def start_put_backs(warehouse: Connection) -> int:
     started = 0
     for record in remediations.half_applied(warehouse):
         tried = remediations.put_backs(warehouse, record.id)
-        if _may_try(tried) and not _put_back_by_others(warehouse, record):
+        if _may_try(tried) and _stands_in_part(warehouse, record, first=not tried):
             started += _start(warehouse, record, len(tried))
     return started
 
@@ -135,7 +135,10 @@ def _may_try(tried: list[RemediationRecord]) -> bool:
     return not any(one.finished_at is None or one.state in SAID_NO for one in lately)
 
 
-def _put_back_by_others(warehouse: Connection, record: RemediationRecord) -> bool:
+def _stands_in_part(warehouse: Connection, record: RemediationRecord, *, first: bool) -> bool:
+    """Whether there is something to put back. What is seen the ``first`` time is what it is put
+    back from: a change that comes later is somebody else's, and stops it.
+    """
     run = records.read_back(warehouse, record.run_id)
     plan = next((item.plan for item in run.items if item.id == record.id), None) if run else None
     if run is None or plan is None:
@@ -143,13 +146,16 @@ def _put_back_by_others(warehouse: Connection, record: RemediationRecord) -> boo
     try:
         now = read_resource(run.inventory, run.account, plan.resource)
     except SutureError:
-        return False  # the run that puts it back will say so
-    if not _as_before(warehouse, plan, record.id, now):
+        return not first  # the run that puts it back will say so
+    if _as_before(warehouse, plan, record.id, now):
+        with warehouse.transaction():
+            remediations.set_state(warehouse, record.id, "undone", AS_IT_WAS)
+            details = {"run": record.run_id, "state": "undone", "message": AS_IT_WAS}
+            audit.append(warehouse, WHO, "settled", record.id, details)
         return False
-    with warehouse.transaction():
-        remediations.set_state(warehouse, record.id, "undone", BY_OTHERS)
-        details = {"run": record.run_id, "state": "undone", "message": BY_OTHERS}
-        audit.append(warehouse, WHO, "settled", record.id, details)
+    *_, last = remediations.snapshots(warehouse, record.id)
+    if first and last.resource.fingerprint != now.fingerprint:
+        remediations.add_snapshot(warehouse, record.id, "during", now)
     return True
 
 

@@ -341,6 +341,8 @@ def _close_one(run: Run, number: int, answer: Answered) -> State:
         return Completed(name=held.state.capitalize(), message=str(held))
     except (SutureError, OSError, psycopg.Error) as error:
         closed = _failure(error, begun=item.state == "applying")
+        if closed.state == "failed" and item.state == "applying":
+            records.leave_in_part(run, item)
     try:
         records.record(run, item, closed, answer)
     except IllegalTransition as settled:

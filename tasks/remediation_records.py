@@ -187,6 +187,13 @@ def record(run: Run, item: Item, closed: Closed, answer: Answered) -> None:
     item.state, item.message = closed.state, closed.message
 
 
+def leave_in_part(run: Run, item: Item) -> None:
+    """Write down that a change may stand in part: reconciliation looks, and has it put back."""
+    _patiently(
+        lambda warehouse: remediations.mark_half_applied(warehouse, run.undoes or item.id, True)
+    )
+
+
 def settle(
     run: Run,
     items: Sequence[Item],

@@ -33,7 +33,7 @@ from tasks.clouds.gate import CustomerCredentials, OpenGate, close_gate, open_ga
 from tasks.clouds.remediator import Propagation, Session, open_session
 from tasks.clouds.scanner import Scanner
 from tasks.codes import Redeemed
-from tasks.errors import BadInput, CloudTimeout, Conflict, GateRefused, SutureError
+from tasks.errors import AccessRefused, BadInput, CloudTimeout, Conflict, GateRefused, SutureError
 from tasks.inventory import load_inventory
 from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict
 from tasks.planning import by_account, find_findings, plan_finding, read_resources
@@ -983,6 +983,30 @@ def test_a_half_change_that_somebody_else_put_back_needs_no_run(
     assert bench.rows(run)[0].state == "undone"
 
 
+def test_what_could_not_be_undone_is_put_back_by_another_run(
+    bench: Bench, two_steps: None, long_up: None
+) -> None:
+    """The gate closes in the middle of a fix: neither the rest nor the undo gets through."""
+    finding = take_two_steps(bench, AWS_SSH)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+    patched_open(bench, lambda session, now: ShutAfterOne(session))
+    bench.go_on(run, remediation.ask_customer.fn(run))
+    assert bench.states(run) == ["failed"]
+    assert "could not be undone" in bench.rows(run)[0].message
+    assert bench.now(finding).fingerprint != before
+    bench.patch.setattr(remediation, "open_session", open_session)
+    prefect = Deployments()
+    bench.patch.setattr(reconciling, "run_deployment", prefect.run)
+    assert reconcile() == [0, 0, 1]
+    (back_id,) = prefect.started.values()
+    back = remediation.begin_restore.fn(back_id, prefect.remediation, "reconciliation")
+    bench.go_on(back, remediation.ask_customer.fn(back))
+    assert bench.end(back)[0] == "Restored"
+    assert bench.now(finding).fingerprint == before
+    assert bench.rows(run)[0].state == "undone"
+
+
 def test_half_of_an_approved_change_is_put_back_by_an_approval_that_may_be_denied(
     bench: Bench, long_up: None
 ) -> None:
@@ -1161,6 +1185,23 @@ class Broken:
 
     def close(self) -> None:
         self.session.close()
+
+
+class ShutAfterOne(Broken):
+    """A session whose gate closes after the first write."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session, AccessRefused("the gate is closed"))
+        self.written = False
+
+    def apply(self, step: Step) -> None:
+        if self.written:
+            raise self.error
+        self.written = True
+        self.session.apply(step)
+
+    def undo(self, step: Step) -> None:
+        raise self.error
 
 
 def patched_open(bench: Bench, wrap: Callable[[Session, Resource], Any]) -> None:
