@@ -95,8 +95,11 @@ class AzureGate:
             found.append(Opening(opening, until, tuple(one["scope"] for one in own)))
         return tuple(found)
 
-    def close_overdue(self) -> None:
-        """Close what nobody came to close at its time: a process that opened may have died."""
+    def close_overdue(self) -> int:
+        """Close what nobody came to close at its time: a process that opened may have died.
+
+        Returns how many role assignments that took.
+        """
         now = datetime.now(UTC)
         overdue = [
             one
@@ -108,6 +111,7 @@ class AzureGate:
                 self._forget(credential)
         for assignment in overdue:
             self._arm.request("DELETE", assignment["id"], _AUTHORIZATION_API)
+        return len(overdue)
 
     def _scopes(self, resources: Sequence[str]) -> list[str]:
         """The resources as scopes, each once. Nothing wider than a resource is ever opened."""
