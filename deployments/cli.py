@@ -243,6 +243,35 @@ def serve(
     serve_deployments(limit)
 
 
+@app.command()
+def halt(
+    reason: Annotated[str, typer.Option(help="Why; without it, say how it stands.")] = "",
+    lift: Annotated[bool, typer.Option("--lift", help="End it instead, with a reason.")] = False,
+    policy_name: Annotated[str, typer.Option("--policy", help="Only this policy.")] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Approved runs too, not only automatic ones.")
+    ] = False,
+    by: Annotated[str, typer.Option(help="Who says so; else the user of this machine.")] = "",
+    status: Annotated[bool, typer.Option("--status", help="Only say how it stands.")] = False,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Stop all automatic remediation at once, everywhere, until it is lifted.
+
+    A run that is writing takes back what it has begun. Runs that a person approved go on, unless
+    --all. What is held back waits: triage takes it up after the lift.
+    """
+    from deployments.halt import change, standing_halts
+
+    if status or not (reason or lift or policy_name or everything):
+        rows = standing_halts()
+        if form is Format.TABLE and not rows:
+            typer.echo("Nothing is halted.")
+            return
+    else:
+        rows = change(reason, by, lift=lift, policy=policy_name, everything=everything)
+    show(rows, ("what", "reason", "halted_by", "halted_at", "lifted_by", "lifted_at"), form)
+
+
 # --- looking -----------------------------------------------------------------------------------
 
 
@@ -606,6 +635,23 @@ def gate_status(
     from deployments.gate import status_by_hand
 
     show_one(status_by_hand(account, source=source), form)
+
+
+@gate.command("sweep")
+def gate_sweep(
+    source: Annotated[str, typer.Option(help="Only this entry of the inventory.")] = "",
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Close every gate on Azure that stands past its time. For a schedule of yours.
+
+    With your own credentials. Openings there do not close by themselves; AWS's do. Exit code 1: a
+    subscription could not be looked at.
+    """
+    from deployments.gate_sweep import sweep
+
+    rows = sweep(source)
+    show(rows, ("source", "subscription", "closed", "problem"), form)
+    raise typer.Exit(1 if any(row["problem"] for row in rows) else 0)
 
 
 @gate.command("enroll")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -27,7 +28,7 @@ class Place(Protocol):
         """The resource as it is now. Raises ResourceGone or another CloudError."""
         ...
 
-    def open_session(self, now: Resource, steps: Sequence[Step]) -> Session:
+    def open_session(self, now: Resource, steps: Sequence[Step]) -> AbstractContextManager[Session]:
         """Write access for these steps on this resource. Raises GateRefused."""
         ...
 

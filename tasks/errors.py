@@ -14,6 +14,9 @@ SutureError
 │   └── Conflict          the resource changed under us (stale ETag, 412)
 ├── GateRefused           the gate did not open: wrong or expired code, no opener, gate closed
 ├── Drifted               the resource changed since the plan was shown
+├── HeldBack              it may not be done now, and nothing is wrong with it
+│   ├── Halted            somebody has stopped remediation, or nobody can say that they have not
+│   └── Capped            a policy has changed as much in an hour as it may
 ├── ApplyFailed           a step failed; says which steps were undone
 └── VerifyFailed          the rule still fails after the fix
 """
@@ -108,6 +111,24 @@ class GateRefused(SutureError):
 
 class Drifted(SutureError):
     """The resource is no longer what the approved plan was made from."""
+
+
+class HeldBack(SutureError):
+    """A fix may not be made now; its finding waits. ``state`` is what the remediation ends as."""
+
+    state = ""
+
+
+class Halted(HeldBack):
+    """Remediation is halted, or whether it is cannot be asked."""
+
+    state = "halted"
+
+
+class Capped(HeldBack):
+    """As many changes were begun within the hour as may be."""
+
+    state = "capped"
 
 
 class ApplyFailed(SutureError):

@@ -146,13 +146,13 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "planned": frozenset(
         {
             *("waiting", "applying", "denied", "left_out", "expired", "refused", "drifted"),
-            *("failed", "superseded", "already_resolved"),
+            *("failed", "superseded", "already_resolved", "halted", "capped"),
         }
     ),
     "waiting": frozenset(
         {
             *("applying", "denied", "left_out", "expired", "refused", "drifted"),
-            *("failed", "superseded", "already_resolved"),
+            *("failed", "superseded", "already_resolved", "halted", "capped"),
         }
     ),
     # A gate that refuses and a drift are found after the approval, before the first write: that
@@ -160,7 +160,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "applying": frozenset(
         {
             *("remediated", "restored", "failed", "undone", "refused", "drifted"),
-            "already_resolved",
+            *("already_resolved", "halted"),
             *("waiting", "expired", "superseded"),
         }
     ),
@@ -175,6 +175,9 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "restored": frozenset(),  # the end of a run that undid another's remediation
     "superseded": frozenset(),
     "already_resolved": frozenset(),
+    # Held back, not decided: the next triage takes the finding up again.
+    "halted": frozenset(),
+    "capped": frozenset(),
 }
 REMEDIATION_STATES = tuple(TRANSITIONS)
 ACTIVE_STATES = ("planned", "waiting", "applying")

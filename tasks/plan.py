@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tasks.errors import BadInput
+from tasks.errors import BadInput, SutureError
 from tasks.model import (
     Call,
     Change,
@@ -121,6 +121,22 @@ def restore_plan(
         steps=tuple(steps),
         restores=rule_of(done.rule).undone(before).fingerprint,
     )
+
+
+def applied_part(done: Plan, now: Resource) -> Plan:
+    """Of a plan that was cut off, the steps that were taken: those that are not still to be taken.
+
+    All of them where the resource does not tell.
+    """
+    try:
+        again = make_plan(rule_of(done.rule), now, done.values, finding_id=done.finding_id)
+    except SutureError:
+        return done
+    left = canonical_json([asdict(step.call) for step in again.steps])
+    for taken in range(1, len(done.steps)):
+        if canonical_json([asdict(step.call) for step in done.steps[taken:]]) == left:
+            return replace(done, steps=done.steps[:taken])
+    return done
 
 
 def drifted(approved: Plan, now: Resource, *, own_change: bool = False) -> bool:

@@ -17,7 +17,7 @@ from tasks.clouds.session_policy import permission_of
 from tasks.errors import BadInput, ResourceGone, SutureError
 from tasks.inventory import Inventory, load_inventory
 from tasks.model import Account, Finding, Resource
-from tasks.plan import Plan, make_plan, plan_from_json, restore_plan
+from tasks.plan import Plan, applied_part, make_plan, plan_from_json, restore_plan
 from tasks.policy import Policy
 from tasks.rules import rule
 from tasks.snapshot import Seen
@@ -135,9 +135,10 @@ def plan_back(inventory: Inventory, account: Account, finding: Finding, back: Ba
             "its resource has been changed since.",
             "Undo that change first, or set the resource right by hand with the rule's guide.",
         )
-    plan = restore_plan(
-        plan_from_json(back.record.plan), back.before, now, permission=permission_of
-    )
+    done = plan_from_json(back.record.plan)
+    if back.record.half_applied:
+        done = applied_part(done, now)
+    plan = restore_plan(done, back.before, now, permission=permission_of)
     return Planned(finding, now, plan, "waiting")
 
 
@@ -155,7 +156,10 @@ def can_go_back(warehouse: Connection, record: RemediationRecord) -> Back:
 
     Of several snapshots at one stage the last counts: the first may be from before a drift.
     """
-    taken = {one.stage: one.resource for one in snapshots(warehouse, record.id)}
+    kept = snapshots(warehouse, record.id)
+    taken = {one.stage: one.resource for one in kept}
+    if record.half_applied and record.state in ("failed", "remediated"):
+        return Back(record, taken["before"], kept[-1].resource)
     if record.state != "remediated" or "before" not in taken or "after" not in taken:
         raise BadInput(
             "remediation_id",

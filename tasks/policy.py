@@ -34,6 +34,8 @@ class Policy:
     change, ``most_runs`` the approvals that wait at the same time under this policy, or when it is
     automatic, the runs that one triage starts: the next triage takes the next accounts.
     ``warm_gate`` says that an automatic fix may use a gate that the customer keeps open ahead.
+    ``most_changes_per_hour`` caps what all of its runs may begin to change within any hour, on all
+    machines together; None: no such cap.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Policy:
     most_changes: int = 50
     most_runs: int = 20
     warm_gate: bool = False
+    most_changes_per_hour: int | None = None
 
     def mismatch(self, finding: Finding) -> str:
         """Why the finding does not meet this policy, in words; empty when it does."""
@@ -199,7 +202,12 @@ def assign(
 
 # --- the file ----------------------------------------------------------------------------------
 
-_KEYS = ("name", "match", "mode", "values", "expires", "most_changes", "most_runs", "warm_gate")
+_KEYS = (
+    *("name", "match", "mode", "values", "expires"),
+    *("most_changes", "most_runs", "most_changes_per_hour", "warm_gate"),
+)
+_LIMIT_KEYS = ("changes_per_hour",)
+MOST_PER_HOUR = 100_000
 _MATCH_KEYS = ("rule", "severity", "cloud", "account", "tags")
 
 
@@ -213,8 +221,42 @@ def parse_policies(text: str, file: str = "policies.yaml") -> tuple[Policy, ...]
     return _policies(parse_yaml(text, file, BadPolicy))
 
 
+def load_caps(path: Path) -> dict[str, int]:
+    """The changes that may begin within any hour, by the name of the policy.
+
+    Under the empty name stands the cap of the whole file: ``limits: {changes_per_hour: N}``. What
+    is not capped is not there. Raises BadPolicy with the line and the fix.
+    """
+    return _caps(read_yaml(path, BadPolicy))
+
+
+def parse_caps(text: str, file: str = "policies.yaml") -> dict[str, int]:
+    """The caps of YAML ``text``, as ``load_caps``."""
+    return _caps(parse_yaml(text, file, BadPolicy))
+
+
+def _caps(top: Section) -> dict[str, int]:
+    found = {
+        policy.name: policy.most_changes_per_hour
+        for policy in _policies(top)
+        if policy.most_changes_per_hour is not None
+    }
+    limits = top.section("limits")
+    whole = _per_hour(limits, "changes_per_hour") if limits else None
+    return found if whole is None else {"": whole, **found}
+
+
+def _per_hour(section: Section, key: str) -> int | None:
+    """A cap that is there without a number is no cap left out: it is refused."""
+    if key not in section.data:
+        return None
+    return section.number(key, 0, least=1, most=MOST_PER_HOUR)
+
+
 def _policies(top: Section) -> tuple[Policy, ...]:
-    top.only(("suture", "policies"))
+    top.only(("suture", "limits", "policies"))
+    if "limits" in top.data:
+        _limits(top)
     if top.data.get("suture") != 1:
         raise top.bad("suture", "is not 1.", "Begin the file with `suture: 1`.")
     policies: list[Policy] = []
@@ -224,6 +266,14 @@ def _policies(top: Section) -> tuple[Policy, ...]:
             raise section.bad("name", f"{policy.name} is taken.", "Names must differ.")
         policies.append(policy)
     return tuple(policies)
+
+
+def _limits(top: Section) -> None:
+    limits = top.section("limits")
+    if limits is None or "changes_per_hour" not in limits.data:
+        raise top.bad("limits", "says nothing.", "Write `limits: {changes_per_hour: 200}`.")
+    limits.only(_LIMIT_KEYS)
+    _per_hour(limits, "changes_per_hour")
 
 
 def _policy(section: Section) -> Policy:
@@ -250,6 +300,7 @@ def _policy(section: Section) -> Policy:
         most_changes=section.number("most_changes", 50, least=1, most=1000),
         most_runs=section.number("most_runs", 20, least=1, most=1000),
         warm_gate=_warm_gate(section, mode),
+        most_changes_per_hour=_per_hour(section, "most_changes_per_hour"),
     )
 
 

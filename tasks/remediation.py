@@ -26,6 +26,7 @@ from pydantic import SecretStr
 from tasks import approval, codes, settings
 from tasks import remediation_records as records
 from tasks.calls import recording
+from tasks.carrying import carried
 from tasks.closing import Closed, close_finding
 from tasks.clouds.propagation import Propagation
 from tasks.clouds.remediator import Session, open_session
@@ -37,6 +38,7 @@ from tasks.errors import (
     CloudError,
     Drifted,
     GateRefused,
+    HeldBack,
     ResourceGone,
     SutureError,
     VerifyFailed,
@@ -48,21 +50,21 @@ from tasks.planning import (
     by_account,
     can_go_back,
     find_findings,
-    look_at,
     plan_back,
     plan_findings,
     read_resources,
 )
-from tasks.policy import ON_REQUEST, check_automatic, load_policies, named
+from tasks.policy import ON_REQUEST, Mode, Policy, check_automatic, load_policies, named
+from tasks.reconciling import settle_run
 from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Answered, Item, Run
 from tasks.rules import rule
 from tasks.triage import start_remediation
+from tasks.warehouse import gate_requests
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import account_of, findings_by_ids
 from tasks.warehouse.remediations import load_remediation
 
 BROKEN = "It broke while it was changed: compare the resource with its snapshots."
-KILLED = "The process ended while it was writing: compare the resource with its snapshots."
 DRIFTED = "The resource changed since the plan was shown. Please look again."
 
 # --- plan --------------------------------------------------------------------------------------
@@ -108,8 +110,8 @@ def begin_remediation(
     named policy does not close by itself although it is automatic.
     """
     with connect() as warehouse:
-        if run := records.read_back(warehouse, run_id):
-            return _settle_broken(run, KILLED)
+        if run := _began_before(warehouse, run_id):
+            return run
         found = find_findings(warehouse, finding_ids)
         account = account_of(warehouse, found[0].cloud, found[0].account)
     policies = load_policies(settings.policies_path())
@@ -130,14 +132,23 @@ def begin_restore(run_id: str, remediation_id: str, requested_by: str) -> Run:
     Raises BadInput when it changed nothing that stands, or when the resource is not as it left it.
     """
     with connect() as warehouse:
-        if run := records.read_back(warehouse, run_id):
-            return _settle_broken(run, KILLED)
+        if run := _began_before(warehouse, run_id):
+            return run
         back = can_go_back(warehouse, load_remediation(warehouse, remediation_id.strip()))
         account = account_of(warehouse, back.record.cloud, back.record.account)
         (finding,) = findings_by_ids(warehouse, [back.record.finding_id])
-    run = Run(run_id, account, ON_REQUEST, requested_by, undoes=back.record.id)
+    policy = ON_REQUEST
+    if back.record.half_applied and back.record.mode == Mode.AUTOMATIC:
+        policy = Policy(back.record.policy, Mode.AUTOMATIC)  # whoever let it begin is asked
+    run = Run(run_id, account, policy, requested_by, undoes=back.record.id)
     records.save(run, [plan_back(run.inventory, account, finding, back)])
     return run
+
+
+def _began_before(warehouse: psycopg.Connection, run_id: str) -> Run | None:
+    """The run as another process left it; what that one was writing to is looked at first."""
+    settle_run(run_id)
+    return records.read_back(warehouse, run_id)
 
 
 def _settle_broken(run: Run, message: str) -> Run:
@@ -249,10 +260,12 @@ def ask_customer(run: Run) -> Answered:
 
     A refusal settles every finding of the run as refused: there is nobody to ask again.
     """
-    if not _hold(run):
+    if not (_may_ask(run) and _hold(run)):
         return NOTHING_CHOSEN
     source = run.inventory.source(run.account.source)
     plans = [item.planned for item in run.waiting]
+    with connect() as warehouse:
+        gate_requests.asked(warehouse, run.id, run.account.cloud.value, run.account.id)
     try:
         opened = request_code(
             run.inventory,
@@ -265,6 +278,11 @@ def ask_customer(run: Run) -> Answered:
         )
     except (GateRefused, CloudError, BadInput) as refusal:
         get_run_logger().warning("The customer's token endpoint did not open: %s", refusal)
+        if isinstance(refusal, CloudError):
+            _release(run)  # it may have opened, and its answer was lost
+        else:
+            with connect() as warehouse:
+                gate_requests.released(warehouse, run.id)
         records.settle(run, run.waiting, "refused", str(refusal), source.name)
         return NOTHING_CHOSEN
     who = f"{source.name} token endpoint"
@@ -275,6 +293,17 @@ def ask_customer(run: Run) -> Answered:
             records.note(warehouse, run, "gate opened", item.id, granted, actor=who)
     chosen = tuple(item.number for item in run.waiting)
     return Answered(opened.code, chosen, who, True, opened.expires_at)
+
+
+def _may_ask(run: Run) -> bool:
+    """Whether the run may begin; where not, what waits is held back, and triage takes it up."""
+    try:
+        with carried(run) as carrier:
+            carrier.check_room()
+    except HeldBack as held:
+        records.settle(run, run.waiting, held.state, str(held))
+        return False
+    return True
 
 
 def ask_again(run: Run, note: str) -> None:
@@ -298,8 +327,13 @@ def close_one(run: Run, number: int, answer: Answered) -> State:
     """Close one finding of the run; the state it ends in says how, and never raises.
 
     A code that does not open the gate, and a resource that changed since the plan, leave it
-    waiting: ``conclude_round`` asks again.
+    waiting: ``conclude_round`` asks again. What is held back by a halt or a cap is settled so.
     """
+    with carried(run):
+        return _close_one(run, number, answer)
+
+
+def _close_one(run: Run, number: int, answer: Answered) -> State:
     item = run.item(number)
     place = _Place(run, item, answer)
     try:
@@ -318,9 +352,18 @@ def close_one(run: Run, number: int, answer: Answered) -> State:
     except IllegalTransition as over:
         records.look_up(item)
         return Failed(name="Too late", message=f"{over}; nothing was changed.")
+    except HeldBack as held:
+        records.settle(run, [item], held.state, str(held))
+        return Completed(name=held.state.capitalize(), message=str(held))
     except (SutureError, OSError, psycopg.Error) as error:
         closed = _failure(error, begun=item.state == "applying")
-    records.record(run, item, closed, answer, place.watched)
+        if closed.state == "failed" and item.state == "applying":
+            records.leave_in_part(run, item)
+    try:
+        records.record(run, item, closed, answer, place.watched)
+    except IllegalTransition as settled:
+        records.look_up(item)
+        return Failed(name="Settled meanwhile", message=f"{settled}: {item.message}")
     get_run_logger().info("Finding %s: %s. %s", item.finding_id, closed.state, closed.message)
     end = Failed if closed.state in END_NAMES else Completed
     return end(name=closed.state.replace("_", " ").capitalize(), message=closed.message)
@@ -342,21 +385,23 @@ class _Place:
 
     def read(self) -> Resource:
         self.read_at = datetime.now(UTC)
-        run = self._run
-        with recording() as self.watched.reads:
-            seen = look_at(run.inventory, run.account, self._item.planned.resource)
-        self.watched.around = seen.around
-        return seen.resource
+        return self.watched.look(self._run, self._item.planned.resource)
 
-    def open_session(self, now: Resource, steps: Sequence[Step]) -> Session:
+    @contextmanager
+    def open_session(self, now: Resource, steps: Sequence[Step]) -> Iterator[Session]:
         run, say = self._run, get_run_logger().info
         until = self._answer.until
         patience = Propagation.until(until, say) if until else Propagation(say=say)
-        return open_session(
-            run.inventory, run.account, now, steps, self._answer.code, propagation=patience
-        )
+        with carried(run) as carrier:
+            carrier.check()
+            with open_session(
+                run.inventory, run.account, now, steps, self._answer.code, propagation=patience
+            ) as session:
+                yield carrier.guard(session)
 
     def begin_writing(self, before: Resource) -> None:
+        with carried(self._run) as carrier:
+            carrier.check()
         records.begin_writing(self._run, self._item, before, self._answer, self.watched)
 
     def keep(self, stage: str, resource: Resource) -> None:
@@ -372,6 +417,8 @@ def _failure(error: Exception, *, begun: bool) -> Closed:
     words = str(error) if isinstance(error, SutureError) else type(error).__name__
     if not begun:
         words = f"Nothing was changed. {words}"
+    if undone and isinstance(error.__cause__, HeldBack):
+        return Closed(error.__cause__.state, words)
     return Closed("undone" if undone else "failed", words)
 
 
@@ -429,11 +476,17 @@ def _plan_changed(run: Run, item: Item, resource: Resource, read_at: datetime) -
 
 
 def _release(run: Run) -> None:
-    """Tell the customer's endpoint that the gate is not needed any more; it closes anyway."""
+    """Tell the customer's endpoint that the gate is not needed any more; it closes anyway.
+
+    What it has not confirmed, reconciliation asks for again.
+    """
     try:
         release(run.inventory, run.account, remediation=run.id)
-    except (CloudError, GateRefused) as error:
-        get_run_logger().warning("The token endpoint did not close the gate early: %s", error)
+        with connect() as warehouse:
+            gate_requests.released(warehouse, run.id)
+    except (CloudError, GateRefused, BadInput, psycopg.Error) as error:
+        kind = str(error) if isinstance(error, SutureError) else type(error).__name__
+        get_run_logger().warning("The token endpoint did not close the gate early: %s", kind)
 
 
 # --- end ---------------------------------------------------------------------------------------
@@ -443,8 +496,15 @@ def _release(run: Run) -> None:
 def none_left_waiting(run: Run) -> Iterator[None]:
     """Whatever breaks the run, its findings do not stay with a run that is over.
 
-    A suspension is no break: it is not an Exception, and passes.
+    A suspension is no break: it is not an Exception, and passes. Raises SutureError when another
+    process carries the run.
     """
+    with carried(run) as carrier:
+        carrier.take()
+        yield from _settling(run)
+
+
+def _settling(run: Run) -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -471,10 +531,13 @@ def finish_remediation(run: Run) -> State:
         return Failed(name="Partly remediated" if good else END_NAMES[bad[0]], message=message)
     if count["restored"]:
         return Completed(name="Restored", message=message)
+    if held := [state for state in HELD_BACK if count[state]]:
+        reasons = dict.fromkeys(item.message for item in run.items if item.state in held)
+        message = f"{message}. {' '.join(reasons)}"
     if not done:
         unfinished = next((state for state in NOT_DONE if count[state]), "")
         return Completed(name=NOT_DONE.get(unfinished, "Nothing to do"), message=message)
-    partly = count["denied"] + count["expired"]
+    partly = count["denied"] + count["expired"] + len(held)
     return Completed(name="Partly remediated" if partly else "Remediated", message=message)
 
 
@@ -486,7 +549,10 @@ END_NAMES = {
     "refused": "Gate refused",
     "drifted": "Drifted",
 }
+HELD_BACK = ("halted", "capped")  # nothing is wrong with these: triage takes them up again
 NOT_DONE = {
+    "halted": "Halted",
+    "capped": "Over a cap",
     "denied": "Denied",
     "expired": "Expired",
     "left_out": "Left out",

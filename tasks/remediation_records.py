@@ -11,17 +11,18 @@ import psycopg
 from psycopg import Connection
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from tasks.calls import CallMade, calls_json
+from tasks.calls import CallMade, calls_json, recording
+from tasks.carrying import caps
 from tasks.closing import Closed
 from tasks.errors import BadInput
 from tasks.model import AccountScan, Resource, observe
 from tasks.plan import Plan, plan_from_json, plan_json
-from tasks.planning import Planned
+from tasks.planning import Planned, look_at
 from tasks.policy import Mode, Policy
 from tasks.remediation_run import WAITING, Answered, Item, Run
 from tasks.rules import RULES
 from tasks.rules.edition import EDITION
-from tasks.warehouse import audit, remediations, scans
+from tasks.warehouse import audit, limits, remediations, scans
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import account_of
 from tasks.warehouse.remediations import RemediationRecord as Record
@@ -43,6 +44,13 @@ class Watched:
     reads: list[CallMade] = field(default_factory=list)
     around: Mapping[str, Any] = field(default_factory=dict)
 
+    def look(self, run: Run, known: Resource) -> Resource:
+        """The resource as it is now. Raises CloudError, ResourceGone where it is no more."""
+        with recording() as self.reads:
+            seen = look_at(run.inventory, run.account, known)
+        self.around = seen.around
+        return seen.resource
+
     def taken(self) -> dict[str, Any]:
         """What an entry of the audit log says of the calls since the last one; empties them."""
         made = calls_json(self.calls)
@@ -50,12 +58,12 @@ class Watched:
         return {"calls": made} if made else {}
 
     def keep(
-        self, warehouse: Connection, item: Item, stage: str, resource: Resource
+        self, warehouse: Connection, remediation_id: str, stage: str, resource: Resource
     ) -> dict[str, Any]:
         """Keep a snapshot of the resource as it was just read; what an entry says of it."""
         around, calls = self.around, self.reads
         kept = remediations.add_snapshot(
-            warehouse, item.id, stage, resource, around=around, calls=calls
+            warehouse, remediation_id, stage, resource, around=around, calls=calls
         )
         return {"snapshot": kept}
 
@@ -183,7 +191,8 @@ def begin_writing(
 ) -> None:
     """Write down that the resource is about to be changed, by whom, and how it was right before.
 
-    Raises IllegalTransition when the remediation is over already, such as by its expiry.
+    Raises IllegalTransition when the remediation is over already, such as by its expiry, and Capped
+    when as many were begun within the hour as may be.
     """
     with connect() as warehouse, warehouse.transaction():
         remediations.set_state(
@@ -193,12 +202,14 @@ def begin_writing(
             approver=answer.approver,
             approver_verified=answer.verified,
         )
+        if not run.undoes:
+            limits.begin(warehouse, item.id, run.policy.name, caps())
         watched = watched or Watched()
         details = {
             "plan": item.planned.hash,
             "approver": answer.approver,
             "steps": [step.action for step in item.planned.steps],
-            **watched.keep(warehouse, item, "before", before),
+            **watched.keep(warehouse, item.id, "before", before),
             **watched.taken(),
         }
         note(warehouse, run, "applying", item.id, details)
@@ -217,7 +228,7 @@ def keep_snapshot(run: Run, item: Item, stage: str, resource: Resource, watched:
     calls = list(watched.calls)
     try:
         with connect() as warehouse, warehouse.transaction():
-            kept = watched.keep(warehouse, item, stage, resource)
+            kept = watched.keep(warehouse, item.id, stage, resource)
             action = "wrote" if stage == "during" else "put back"
             note(warehouse, run, action, item.id, {**kept, **watched.taken()})
     except psycopg.Error:
@@ -247,7 +258,7 @@ def record(
         )
         kept = {}
         if closed.stage and closed.resource is not None:
-            kept = watched.keep(warehouse, item, closed.stage, closed.resource)
+            kept = watched.keep(warehouse, item.id, closed.stage, closed.resource)
         if closed.state == "restored":
             words = f"Put back by run {run.id}."
             remediations.set_state(warehouse, run.undoes, "undone", words)
@@ -259,6 +270,13 @@ def record(
 
     _patiently(write)
     item.state, item.message = closed.state, closed.message
+
+
+def leave_in_part(run: Run, item: Item) -> None:
+    """Write down that a change may stand in part: reconciliation looks, and has it put back."""
+    _patiently(
+        lambda warehouse: remediations.mark_half_applied(warehouse, run.undoes or item.id, True)
+    )
 
 
 def settle(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -17,6 +17,9 @@ from tasks.model import Account, Cloud, Input
 from tasks.plan import Plan, approval_page, as_code
 from tasks.policy import Mode, Policy
 from tasks.rules import rule
+
+if TYPE_CHECKING:
+    from tasks.carrying import Carrier
 
 MOST_ROUNDS = 5  # how often one run asks again, after wrong codes, bad values or drift
 WAITING = ("planned", "waiting")
@@ -99,6 +102,7 @@ class Run:
         self.undoes = undoes  # the remediation that this run takes back
         self.changed: set[str] = set()
         self.gate_refusal = ""
+        self.carrier: Carrier | None = None  # this process's hold on it
         self.inventory = inventory or load_inventory(settings.inventory_path())
 
     @property

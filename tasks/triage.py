@@ -11,23 +11,32 @@ from uuid import UUID
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Crashed
 from psycopg import Connection
 
 from tasks import settings
-from tasks.errors import SutureError
+from tasks.errors import HeldBack, SutureError
 from tasks.model import canonical_json, sha256
-from tasks.policy import Assignment, Group, assign, load_policies
+from tasks.policy import Assignment, Group, Mode, Policy, assign, load_caps, load_policies
+from tasks.reconciling import close_left_gates, settle_dead_writers, start_put_backs
 from tasks.rules import RULES
-from tasks.warehouse import audit, remediations
+from tasks.warehouse import audit, carriers, halts, limits, remediations
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import open_findings
 from tasks.warehouse.remediations import RemediationRecord
 
 DEPLOYMENT = "remediate/remediate"
+STARTING = timedelta(seconds=30)  # longer than a run takes from its start to carrying itself
 QUIET = timedelta(days=1)  # from the end of a finding's remediation until triage takes it up again
 
 
@@ -43,13 +52,25 @@ def reconcile_approvals() -> int:
             audit.append(warehouse, "triage", "expired", record.id, {"run": record.run_id})
         for run_id in {record.run_id for record in expired}:
             _cancel(prefect, run_id)
+        settled = settle_dead_writers(warehouse)
+        dead = _end_dead_runs(warehouse, prefect)
         left = _free_what_was_left(warehouse, prefect)
+        closed = close_left_gates(warehouse)
+        back = start_put_backs(warehouse)
     log = get_run_logger()
+    for count, what in (
+        (settled, "changes were settled whose process had ended"),
+        (dead, "runs had no process any more"),
+        (closed, "gates were closed for runs that are over"),
+        (back, "runs were started to put back what stands in part"),
+    ):
+        if count:
+            log.warning("%d %s", count, what)
     if expired:
         log.warning("%d approvals expired", len(expired))
     if left:
         log.warning("%d findings were left behind by runs that are over", left)
-    return len(expired) + left
+    return len(expired) + settled + left
 
 
 def _cancel(prefect: SyncPrefectClient, run_id: str) -> None:
@@ -70,8 +91,41 @@ def _flow_run(prefect: SyncPrefectClient, run_id: str) -> FlowRun | None:
         return None  # Prefect's retention removed the run; the warehouse keeps the record
 
 
+def _end_dead_runs(warehouse: Connection, prefect: SyncPrefectClient) -> int:
+    """End the runs that Prefect takes for running although no process carries them.
+
+    One that has just been planned, or resumed, may not carry itself yet. One that ended before it
+    had planned anything is left to Prefect: it holds nothing.
+    """
+    if not carriers.locks_can_be_trusted(warehouse):
+        return 0
+    quiet = datetime.now(UTC) - STARTING
+    dead = 0
+    for run in prefect.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=["remediate", "restore"])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING]))
+        ),
+    ):
+        carried = remediations.load_run(warehouse, str(run.id))
+        begun = max((one.created_at for one in carried), default=None)
+        entered = run.state.timestamp if run.state is not None else None
+        young = begun is None or begun > quiet or (entered is not None and entered > quiet)
+        if young or carriers.is_carried(warehouse, str(run.id)):
+            continue
+        gone: State = Crashed(message="Its process ended before it could say so.")
+        prefect.set_flow_run_state(run.id, gone, force=True)
+        audit.append(warehouse, "triage", "run ended", str(run.id), {"message": gone.message})
+        dead += 1
+    return dead
+
+
 def _free_what_was_left(warehouse: Connection, prefect: SyncPrefectClient) -> int:
-    """Free the findings of runs that were cancelled, or crashed before they could say so."""
+    """Free the findings of runs that were cancelled, or crashed before they could say so.
+
+    What such a run was writing to is settled by what is seen of it, and not here, for as long as
+    that may still be seen.
+    """
     freed = 0
     for run_id, carried in groupby(remediations.active(warehouse), key=lambda one: one.run_id):
         run = _flow_run(prefect, run_id)
@@ -79,7 +133,8 @@ def _free_what_was_left(warehouse: Connection, prefect: SyncPrefectClient) -> in
         how = state.name if state is not None else "deleted"
         over = run is None or (state is not None and state.is_final())
         for record in carried:
-            if over or _takes_too_long(record):
+            waits = record.state != "applying"
+            if (over and waits) or _takes_too_long(record):
                 _free(warehouse, record, str(how) if over else "without a word")
                 freed += 1
     return freed
@@ -137,6 +192,19 @@ def assign_findings() -> Assignment:
         len(assignment.capped),
     )
     return assignment
+
+
+def held_back(policy: Policy) -> str:
+    """Why no run may be started under this policy now; empty: it may. Asked before each."""
+    caps = load_caps(settings.policies_path())
+    try:
+        with connect() as warehouse:
+            halts.check(warehouse, policy.name, automatic=policy.mode is Mode.AUTOMATIC)
+            limits.check_room(warehouse, policy.name, caps)
+    except HeldBack as held:
+        get_run_logger().warning("Findings of %s wait. %s", policy.name, held)
+        return str(held)
+    return ""
 
 
 @task(cache_policy=NO_CACHE, task_run_name="ask-{group.account}")

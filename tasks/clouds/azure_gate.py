@@ -111,8 +111,11 @@ class AzureGate:
             found.append(Opening(opening, until, tuple(one["scope"] for one in own)))
         return tuple(found)
 
-    def close_overdue(self) -> None:
-        """Close what nobody came to close at its time: a process that opened may have died."""
+    def close_overdue(self) -> int:
+        """Close what nobody came to close at its time: a process that opened may have died.
+
+        Returns how many role assignments that took.
+        """
         now = datetime.now(UTC)
         overdue = [
             one
@@ -125,6 +128,7 @@ class AzureGate:
             for credential in list(self._credentials()) if overdue else ():
                 if any(self._belongs(one, credential) for one in overdue):
                     every.callback(self._forget, credential)
+        return len(overdue)
 
     def _scopes(self, resources: Sequence[str]) -> list[str]:
         """The resources as scopes, each once. Nothing wider than a resource is ever opened."""

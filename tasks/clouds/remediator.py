@@ -23,6 +23,7 @@ from tasks.errors import (
     Conflict,
     Drifted,
     GateRefused,
+    Halted,
     ResourceGone,
     SutureError,
     Throttled,
@@ -35,7 +36,7 @@ from tasks.model import Account, Resource, Step
 _CODE = re.compile(r"[A-Za-z0-9_-]{6,128}", re.ASCII)
 
 # After these a step is known not to have been written. After anything else it may have been.
-_NOT_WRITTEN = (AccessRefused, BadInput, Conflict, GateRefused, ResourceGone, Throttled)
+_NOT_WRITTEN = (AccessRefused, BadInput, Conflict, GateRefused, Halted, ResourceGone, Throttled)
 
 
 # After these an undo may be tried again: it may not have been written, and twice is as once.

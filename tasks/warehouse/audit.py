@@ -39,6 +39,16 @@ def append(
     return Entry(*row)
 
 
+def was_said(
+    conn: psycopg.Connection, action: str, subject: str, details: Mapping[str, str]
+) -> bool:
+    """Whether the log has an entry of this action on this subject with these details."""
+    rows = conn.execute(
+        "SELECT details FROM audit_log WHERE action = %s AND subject = %s", (action, subject)
+    )
+    return any(details.items() <= found.items() for (found,) in rows)
+
+
 def head(conn: psycopg.Connection) -> tuple[int, str] | None:
     """The last entry's number and hash. A copy kept elsewhere proves that none was cut off."""
     row = conn.execute("SELECT number, hash FROM public.audit_head").fetchone()

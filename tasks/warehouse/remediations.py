@@ -74,7 +74,9 @@ class RemediationRecord:
     expires_at: datetime | None
     created_at: datetime
     decided_at: datetime | None
+    began_at: datetime | None
     finished_at: datetime | None
+    half_applied: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,27 @@ def active_findings(conn: psycopg.Connection, ids: Sequence[str]) -> set[str]:
 def active(conn: psycopg.Connection) -> list[RemediationRecord]:
     """All that some run is planning, waiting for or applying, by run."""
     return _records(conn, "WHERE state = ANY(%s) ORDER BY run_id, number", (list(ACTIVE_STATES),))
+
+
+def mark_half_applied(conn: psycopg.Connection, remediation_id: str, half: bool) -> None:
+    """Whether a change stands in part, and is to be put back."""
+    conn.execute(
+        "UPDATE remediations SET half_applied = %s WHERE id = %s", (half, _uuid(remediation_id))
+    )
+
+
+def half_applied(conn: psycopg.Connection) -> list[RemediationRecord]:
+    """The changes that stand in part, and are to be put back."""
+    return _records(
+        conn, "WHERE half_applied AND state IN ('failed', 'remediated') ORDER BY created_at, id", ()
+    )
+
+
+def put_backs(conn: psycopg.Connection, remediation_id: str) -> list[RemediationRecord]:
+    """What was, or is being, tried to put a remediation back, the oldest first."""
+    return _records(
+        conn, "WHERE plan->>'undoes' = %s ORDER BY created_at, id", (str(remediation_id),)
+    )
 
 
 def recently_ended(conn: psycopg.Connection, ids: Sequence[str], since: datetime) -> set[str]:

@@ -350,7 +350,9 @@ remediations = Table(
     _time("expires_at", "Until when it may be approved", nullable=True),
     _time("created_at", "When it was planned"),
     _time("decided_at", "When it was approved, denied or left out", nullable=True),
+    _time("began_at", "When its resource was last begun to be changed", nullable=True),
     _time("finished_at", "When it ended", nullable=True),
+    _flag("half_applied", "Its change stands in part: a run that puts it back is due"),
     UniqueConstraint("run_id", "finding_id"),
     UniqueConstraint("run_id", "number"),
     _one_of("mode", "guided", "assisted", "automatic"),
@@ -364,7 +366,35 @@ remediations = Table(
         ),
     ),
     Index(None, "finding_id"),
+    Index(None, "began_at", postgresql_where=text("began_at IS NOT NULL")),
     comment="Fixes planned, waiting, applied or refused",
+)
+
+halts = Table(
+    "halts",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="The halt"),
+    _text("policy", "Only this policy; empty: every one", server_default=""),
+    _flag("everything", "Approved runs too, not only automatic ones"),
+    _text("reason", "Why remediation was halted"),
+    _text("halted_by", "Who halted it"),
+    _time("halted_at", "Since when"),
+    _text("lift_reason", "Why it was lifted", server_default=""),
+    _text("lifted_by", "Who lifted it", server_default=""),
+    _time("lifted_at", "Since when it does not hold any more; empty: it stands", nullable=True),
+    comment="When remediation was stopped, by whom and why: it stands until it is lifted",
+)
+
+gate_requests = Table(
+    "gate_requests",
+    metadata,
+    _text("run_id", "Prefect flow run that asked", primary_key=True),
+    _text("cloud", CLOUD),
+    _text("account", ACCOUNT),
+    _time("asked_at", "When the customer's token endpoint was last asked to open"),
+    _time("released_at", "When it last confirmed that it has closed", nullable=True),
+    _time("given_up_at", "When asking it to close was given up", nullable=True),
+    comment="Gates that token endpoints were asked to open: each is to be closed again",
 )
 
 # The record: these belong to a role of their own (tasks/warehouse/record.py).

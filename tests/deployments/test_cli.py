@@ -492,3 +492,58 @@ def test_the_command_starts_quickly_because_it_imports_little() -> None:
         [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_remediation_is_halted_shown_and_lifted(warehouse_url: str, tmp_path: Path) -> None:
+    policies = tmp_path / "policies.yaml"
+    policies.write_text(GUIDED)
+    env = {"SUTURE_WAREHOUSE_URL": warehouse_url, "SUTURE_POLICIES": str(policies)}
+    assert suture("halt", env=env).stdout == "Nothing is halted.\n"
+    said = suture("halt", "--reason", "too many", "--by", "Grace", "--format", "json", env=env)
+    (made,) = json.loads(said.stdout)
+    assert (made["what"], made["reason"], made["halted_by"]) == (
+        *("Automatic remediation", "too many", "Grace"),
+    )
+    assert "too many" in suture("halt", "--status", env=env).stdout
+    lifted = suture("halt", "--lift", "--reason", "all is well", "--by", "Ada", env=env)
+    assert lifted.exit_code == 0, lifted.stderr
+    assert "Ada" in lifted.stdout
+    assert suture("halt", env=env).stdout == "Nothing is halted.\n"
+    with database.connect(warehouse_url) as conn:
+        assert [(one.actor, one.action) for one in audit.entries(conn)] == [
+            ("Grace", "halted"),
+            ("Ada", "lifted"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--lift"], "--reason: is empty"),
+        (["--lift", "--reason", "well"], "--lift: nothing is halted"),
+        (["--all"], "--reason: is empty"),
+        (["--policy", "by-hands", "--reason", "x"], "by-hands does not exist"),
+        (["--lift", "--all", "--reason", "x"], "--all: means nothing with --lift"),
+    ],
+)
+def test_what_cannot_be_halted_or_lifted_is_said(
+    warehouse_url: str, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    policies = tmp_path / "policies.yaml"
+    policies.write_text(GUIDED)
+    env = {"SUTURE_WAREHOUSE_URL": warehouse_url, "SUTURE_POLICIES": str(policies)}
+    assert words in refused(suture("halt", *arguments, env=env))
+
+
+def test_without_a_warehouse_nothing_is_said_to_be_halted() -> None:
+    line = refused(suture("halt", "--reason", "x", env={"SUTURE_WAREHOUSE_URL": NOBODY}))
+    assert "no connection" in line
+
+
+def test_an_inventory_without_azure_has_nothing_to_sweep(tmp_path: Path) -> None:
+    inventory = tmp_path / "inventory.yaml"
+    inventory.write_text(INVENTORY)
+    env = {"SUTURE_INVENTORY": str(inventory)}
+    swept = suture("gate", "sweep", "--format", "json", env=env)
+    assert (swept.exit_code, json.loads(swept.stdout)) == (0, [])
+    assert "nobody" in refused(suture("gate", "sweep", "--source", "nobody", env=env))

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.model import Verdict
 from tasks.rules import rule
-from tasks.warehouse import remediations
+from tasks.warehouse import halts, remediations
 
 pytestmark = pytest.mark.slow
 
@@ -20,6 +20,7 @@ PUBLIC_BLOBS = "azure_storage_account_public_blob_access_off"
 EBS = "aws_ec2_ebs_encrypted_by_default"
 PASSWORDS = "aws_iam_password_policy_length"
 RDP = "azure_network_security_group_rdp_not_open"
+ALL_PORTS = "aws_ec2_security_group_all_ports_not_open"
 
 POLICIES = f"""
 suture: 1
@@ -139,3 +140,31 @@ def test_a_run_cancelled_by_hand_frees_its_findings(fleet: Any) -> None:
     assert row.state == "expired"
     assert "nothing was changed" in row.message
     assert fleet.finding(finding.id).status == "open"
+
+
+def test_a_halt_makes_findings_wait_and_its_lift_takes_them_up(fleet: Any) -> None:
+    finding = fleet.open_findings(ALL_PORTS)[0]
+    path = Path(fleet.stack.env["SUTURE_POLICIES"])
+    kept = path.read_text()
+    match = f"{{rule: {ALL_PORTS}, account: '{finding.account}'}}"
+    path.write_text(
+        f"suture: 1\npolicies:\n  - {{name: at-once, match: {match}, mode: automatic}}\n"
+    )
+    try:
+        with fleet.warehouse() as warehouse:
+            halts.halt(warehouse, "wrong values", "Grace")
+        message = run_triage(fleet)
+        assert "0 remediations by policy" in message
+        assert "findings wait: Automatic remediation has been halted by Grace" in message
+        assert "wrong values" in message
+        assert records(fleet, [finding]) == []
+        state = fleet.end(fleet.start([finding], policy="at-once"))  # a person starts it by hand
+        assert (state["type"], state["name"]) == ("COMPLETED", "Halted"), state
+        assert "wrong values" in state["message"]
+        assert [one.state for one in records(fleet, [finding])] == ["halted"]
+        with fleet.warehouse() as warehouse:
+            halts.lift(warehouse, "values corrected", "Ada")
+        assert "1 remediations by policy" in run_triage(fleet)
+        assert {one.state for one in records(fleet, [finding])} == {"halted", "remediated"}
+    finally:
+        path.write_text(kept)

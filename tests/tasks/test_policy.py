@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import BadPolicy
 from tasks.model import Cloud, Finding, Severity
-from tasks.policy import BY_HAND, Mode, Policy, assign, decide, named, parse_policies
+from tasks.policy import BY_HAND, Mode, Policy, assign, decide, named, parse_caps, parse_policies
 
 FILE = """\
 suture: 1
@@ -59,6 +59,11 @@ def test_file_becomes_policies() -> None:
         ("mode: assisted", "mode: asisted", 11, "automatic"),
         ("most_runs: 2", "most_run: 2", 14, "most_runs"),
         ("most_changes: 3", "most_changes: 0", 13, "from 1"),
+        ("most_changes: 3", "most_changes_per_hour: 0", 13, "from 1"),
+        ("most_changes: 3", "most_changes_per_hour:", 13, "whole number"),
+        ("suture: 1", "suture: 1\nlimits: {changes_per_hour: lots}", 2, "whole number"),
+        ("suture: 1", "suture: 1\nlimits: {change_per_hour: 5}", 2, "changes_per_hour"),
+        ("suture: 1", "suture: 1\nlimits:", 2, "says nothing"),
         ("expires: 4h", "expires: soon", 12, "4h"),
         ("severity: [critical, high]", "severity: [worst]", 10, "critical"),
         ("name: ask-for-the-worst", "name: close-ssh-in-dev", 9, "taken"),
@@ -73,6 +78,13 @@ def test_a_bad_file_names_its_line_and_the_fix(old: str, new: str, line: int, sa
     assert caught.value.line == line
     assert says in str(caught.value)
     assert str(caught.value).startswith(f"p.yaml:{line}: ")
+
+
+def test_caps_by_the_hour_stand_under_their_names() -> None:
+    assert parse_caps(FILE) == {}
+    text = FILE.replace("most_changes: 3", "most_changes_per_hour: 3")
+    text = text.replace("suture: 1", "suture: 1\nlimits: {changes_per_hour: 7}")
+    assert parse_caps(text) == {"": 7, "ask-for-the-worst": 3}
 
 
 def test_first_match_wins_and_says_why() -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -25,7 +26,7 @@ from pydantic import SecretStr
 from deployments.local.fleet import Fleet
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.stack import fleet_env
-from tasks import remediation, remediation_records
+from tasks import reconciling, remediation, remediation_records
 from tasks.approval import HANDLE_PREFIX
 from tasks.closing import close_finding
 from tasks.clouds import azure_write
@@ -36,7 +37,7 @@ from tasks.clouds.propagation import Propagation
 from tasks.clouds.remediator import Session, open_session
 from tasks.clouds.scanner import Scanner
 from tasks.codes import Redeemed
-from tasks.errors import BadInput, CloudTimeout, Conflict, GateRefused
+from tasks.errors import AccessRefused, BadInput, CloudTimeout, Conflict, GateRefused, SutureError
 from tasks.evidence import changed, problems
 from tasks.inventory import load_inventory
 from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict
@@ -46,7 +47,7 @@ from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Run, paragraph
 from tasks.rules import rule
 from tasks.snapshot import content_diff
 from tasks.story import tell
-from tasks.warehouse import remediations, scans
+from tasks.warehouse import gate_requests, halts, remediations, scans
 from tasks.warehouse.audit import entries_about, verify_chain
 from tasks.warehouse.database import connect
 from tasks.warehouse.evidence import evidence_of
@@ -98,13 +99,15 @@ class Bench:
             scans.merge_scan(warehouse, scan_id)
             scans.finish_scan(warehouse, scan_id)
 
-    def take(self, rule_id: str, count: int = 1) -> list[Finding]:
-        """Open findings of one account that no other test has."""
+    def take(
+        self, rule_id: str, count: int = 1, among: Container[str] | None = None
+    ) -> list[Finding]:
+        """Open findings of one account, of resources that no other test has."""
         with connect() as warehouse:
             found = [
                 one
                 for one in open_findings(warehouse, rule=rule_id)
-                if one.resource not in self.taken
+                if one.resource not in self.taken and (among is None or one.resource in among)
             ]
         group = next(one for one in by_account(found) if len(one) >= count)[:count]
         self.taken.update(one.resource for one in group)
@@ -239,7 +242,7 @@ def whole(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
     policies = folder / "policies.yaml"
     policies.write_text(POLICIES)
     with (
-        Fleet(aws=24, azure=8, seed=31, data_dir=folder, failing=False) as fleet,
+        Fleet(aws=48, azure=16, seed=31, data_dir=folder, failing=False) as fleet,
         pytest.MonkeyPatch.context() as patch,
     ):
         fleet._azure.tenant.operations.retry_after = None  # else every write takes a second
@@ -769,10 +772,396 @@ def test_naming_an_automatic_policy_is_no_way_around_an_approval(bench: Bench) -
         bench.policies.write_text(text)
 
 
+# --- the brake, and caps by the hour -----------------------------------------------------------
+
+
+@pytest.fixture
+def brake(bench: Bench) -> Iterator[Callable[..., None]]:
+    """Pulls the brake; it is lifted at the end."""
+
+    def pull(**how: Any) -> None:
+        with connect() as warehouse:
+            halts.halt(warehouse, "something is wrong", "Grace", **how)
+
+    yield pull
+    with connect() as warehouse:
+        for policy in {one.policy for one in halts.standing(warehouse)}:
+            halts.lift(warehouse, "all is well", "Grace", policy=policy)
+
+
+@pytest.fixture
+def two_steps(bench: Bench) -> Iterator[None]:
+    """A policy of this test's own, whose fixes take two steps: add a network, then close."""
+    text = bench.policies.read_text()
+    bench.policies.write_text(
+        'suture: 1\npolicies: [{name: two-steps, match: {rule: "*"}, mode: automatic,'
+        " values: {allowed_cidrs: 10.1.0.0/16}}]"
+    )
+    yield
+    bench.policies.write_text(text)
+
+
+def test_a_halted_policy_asks_nobody_and_its_findings_are_free_after_the_lift(
+    bench: Bench, brake: Callable[..., None]
+) -> None:
+    (finding,) = bench.take(EBS)
+    run = bench.begin([finding], "at-once")
+    brake()
+    bench.patch.setattr(remediation, "request_code", None)  # whoever calls it breaks
+    assert remediation.ask_customer.fn(run).chosen == ()
+    assert bench.states(run) == ["halted"]
+    name, message = bench.end(run)
+    assert name == "Halted"
+    assert "has been halted by Grace since" in message
+    assert "something is wrong" in message
+    with connect() as warehouse:
+        earlier = datetime.now(UTC) - timedelta(hours=1)
+        assert remediations.recently_ended(warehouse, [finding.id], earlier) == set()
+        assert remediations.active_findings(warehouse, [finding.id]) == set()
+
+
+@pytest.mark.parametrize("rule_id", [AWS_SSH, AZURE_SSH])
+def test_a_halt_in_the_middle_of_a_fix_takes_it_back(
+    bench: Bench, brake: Callable[..., None], two_steps: None, rule_id: str
+) -> None:
+    finding = take_two_steps(bench, rule_id)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+    assert len(run.items[0].planned.steps) == 2
+    real, written = remediation_records.keep_snapshot, []
+
+    def kept(*args: Any) -> None:
+        if not written:
+            written.append(bench.now(finding).fingerprint)
+            brake()
+        real(*args)
+
+    bench.patch.setattr(remediation_records, "keep_snapshot", kept)
+    bench.go_on(run, remediation.ask_customer.fn(run))
+    assert written != [before], "nothing was half done when the halt came"
+    assert bench.states(run) == ["halted"]
+    assert "has been halted" in bench.end(run)[1]
+    assert "Nothing of the fix is left in place" in bench.end(run)[1]
+    assert bench.now(finding).fingerprint == before
+    assert bench.stages(run)[-1] == "undone"
+
+
+def test_what_a_person_approved_goes_on_unless_everything_is_halted(
+    bench: Bench, brake: Callable[..., None]
+) -> None:
+    first, second = bench.take(AWS_SSH, 2)
+    runs = [bench.begin([one]) for one in (first, second)]
+    code = bench.open(first).code.get_secret_value()
+    brake()
+    bench.answer(runs[0], code)
+    assert bench.states(runs[0]) == ["remediated"]
+    brake(everything=True)
+    bench.answer(runs[1], code)
+    assert bench.states(runs[1]) == ["halted"]
+    assert bench.verdict(second) is Verdict.FAIL
+
+
+def test_a_halt_of_one_policy_leaves_others_alone(bench: Bench, brake: Callable[..., None]) -> None:
+    (finding,) = bench.take(EBS)
+    run = bench.begin([finding], "at-once")
+    brake(policy="azure-at-once")
+    bench.go_on(run, remediation.ask_customer.fn(run))
+    assert bench.states(run) == ["remediated"]
+
+
+def test_a_warehouse_that_is_away_is_a_halt(bench: Bench, two_steps: None) -> None:
+    finding = take_two_steps(bench, AWS_SSH)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+
+    def away(*_: Any, **__: Any) -> None:
+        raise psycopg.OperationalError("password=secret")
+
+    answered = remediation.ask_customer.fn(run)
+    bench.patch.setattr("tasks.warehouse.halts.check", away)
+    bench.go_on(run, answered)
+    assert bench.states(run) == ["halted"]
+    assert "warehouse is away" in bench.end(run)[1]
+    assert "secret" not in bench.end(run)[1]
+    assert bench.now(finding).fingerprint == before
+
+
+def test_a_hold_that_is_lost_midway_stops_the_fix(bench: Bench, two_steps: None) -> None:
+    finding = take_two_steps(bench, AWS_SSH)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+    real = remediation_records.keep_snapshot
+
+    def kept(*args: Any) -> None:
+        real(*args)
+        with connect() as warehouse:  # as a failover of the database would
+            warehouse.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' "
+                "AND objsubid = 1 AND pid <> pg_backend_pid()"
+            )
+
+    bench.patch.setattr(remediation_records, "keep_snapshot", kept)
+    bench.go_on(run, remediation.ask_customer.fn(run))
+    assert bench.states(run) == ["halted"]
+    assert "hold on this run was lost" in bench.end(run)[1]
+    assert bench.now(finding).fingerprint == before
+
+
+def test_two_processes_cannot_carry_one_run(bench: Bench) -> None:
+    run = bench.begin(bench.take(AWS_SSH))
+    again = bench.again(run)
+    with (
+        remediation.none_left_waiting(run),
+        pytest.raises(SutureError, match="carries this run already"),
+        remediation.none_left_waiting(again),
+    ):
+        pytest.fail("it was carried twice")
+    assert bench.states(run) == ["waiting"]
+
+
+def test_a_change_over_the_cap_waits_and_says_so(bench: Bench) -> None:
+    found = bench.take(AWS_RDP, 2)
+    text = bench.policies.read_text()
+    bench.policies.write_text(
+        text.replace("{name: office,", "{name: few, most_changes_per_hour: 1,")
+    )
+    try:
+        run = bench.begin(found, "few")
+        bench.answer(run, bench.open(found[0]).code.get_secret_value())
+        assert bench.states(run) == ["remediated", "capped"]
+        assert bench.end(run)[0] == "Partly remediated"
+        assert "1 changes have begun within the hour, of 1 that may" in bench.end(run)[1]
+        (item,) = [one for one in run.items if one.state == "capped"]
+        (left,) = [one for one in found if one.id == item.finding_id]
+        assert bench.verdict(left) is Verdict.FAIL
+        with connect() as warehouse:
+            assert remediations.active_findings(warehouse, [left.id]) == set()
+    finally:
+        bench.policies.write_text(text)
+
+
 # --- a process that ends, and time that runs out -------------------------------------------------
 
 
-def test_a_process_that_ended_while_it_was_writing_has_failed(bench: Bench) -> None:
+@pytest.fixture
+def long_up(bench: Bench) -> None:
+    """The database was not started a moment ago, and other tests have left nothing."""
+    with connect() as warehouse:
+        warehouse.execute(
+            "UPDATE remediations SET half_applied = false, "
+            "state = CASE state WHEN 'applying' THEN 'failed' ELSE state END"
+        )
+        warehouse.execute("DELETE FROM gate_requests")
+    bench.patch.setattr("tasks.warehouse.carriers.SETTLING", timedelta(0))
+
+
+def take_two_steps(bench: Bench, rule_id: str) -> Finding:
+    """A finding whose fix takes two steps where a network is allowed."""
+    passed_over = []
+    while True:
+        (finding,) = bench.take(rule_id)
+        if len(plan_finding(finding.id, {"allowed_cidrs": "10.1.0.0/16"}).steps) == 2:
+            bench.taken.difference_update(passed_over)
+            return finding
+        passed_over.append(finding.resource)
+
+
+def dies_after(bench: Bench, run: Run, finding: Finding, taken: int) -> None:
+    """What a process leaves that ends after so many steps of its first fix: no end, no lock."""
+    item = run.items[0]
+    with connect() as warehouse:
+        gate_requests.asked(warehouse, run.id, finding.cloud, finding.account)
+    opened, now = bench.open(finding), bench.now(finding)
+    with open_session(run.inventory, run.account, now, item.planned.steps, opened.code) as session:
+        remediation_records.begin_writing(run, item, now, NOTHING_CHOSEN)
+        for step in item.planned.steps[:taken]:
+            session.apply(step)
+    bench.close_gate(finding)
+
+
+def reconcile() -> list[int]:
+    with connect() as warehouse:
+        return [
+            settle(warehouse)
+            for settle in (
+                reconciling.settle_dead_writers,
+                reconciling.close_left_gates,
+                reconciling.start_put_backs,
+            )
+        ]
+
+
+class Deployments:
+    """A Prefect that starts runs of deployments, and knows one again by its key."""
+
+    def __init__(self) -> None:
+        self.started: dict[str, str] = {}
+
+    def run(self, *_: Any, parameters: Any, idempotency_key: str, **__: Any) -> Any:
+        run_id = self.started.setdefault(idempotency_key, str(uuid4()))
+        self.remediation = parameters["remediation_id"]
+        return SimpleNamespace(id=run_id)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("rule_id", [AWS_SSH, AZURE_SSH])
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_what_a_dead_process_was_writing_to_is_looked_at_and_settled(
+    bench: Bench, two_steps: None, long_up: None, rule_id: str, taken: int
+) -> None:
+    finding = take_two_steps(bench, rule_id)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+    prefect = Deployments()
+    bench.patch.setattr(reconciling, "run_deployment", prefect.run)
+    dies_after(bench, run, finding, taken)
+    with remediation.none_left_waiting(run):
+        assert reconcile() == [0, 0, 0], "its process lives"
+    assert reconcile() == [1, 1, int(taken == 1)]
+    (row,) = bench.rows(run)
+    assert row.state == ("remediated" if taken == 2 else "failed")
+    assert "Its process ended while it was writing" in row.message
+    if taken == 2:
+        assert (bench.status(finding), bench.stages(run)[-1]) == ("resolved", "after")
+    elif taken == 0:
+        assert "nothing was changed" in row.message
+        assert bench.now(finding).fingerprint == before
+    else:
+        assert row.half_applied
+        assert reconcile() == [0, 0, 0], "one run is enough"
+        (back_id,) = prefect.started.values()
+        back = remediation.begin_restore.fn(back_id, prefect.remediation, "reconciliation")
+        assert back.automatic
+        bench.go_on(back, remediation.ask_customer.fn(back))
+        assert bench.end(back)[0] == "Restored"
+        assert bench.now(finding).fingerprint == before
+        assert bench.rows(run)[0].state == "undone"
+    assert reconcile() == [0, 0, 0]
+
+
+def test_a_half_change_that_somebody_else_put_back_needs_no_run(
+    bench: Bench, two_steps: None, long_up: None
+) -> None:
+    finding = take_two_steps(bench, AWS_SSH)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+    dies_after(bench, run, finding, 1)
+    assert reconciling.settle_run(run.id) == 1
+    bench.as_customer(finding, run.items[0].planned.steps[0].undo[0])
+    assert bench.now(finding).fingerprint == before
+    bench.patch.setattr(reconciling, "run_deployment", None)
+    with connect() as warehouse:
+        assert reconciling.start_put_backs(warehouse) == 0
+    assert bench.rows(run)[0].state == "undone"
+
+
+def test_what_could_not_be_undone_is_put_back_by_another_run(
+    bench: Bench, two_steps: None, long_up: None
+) -> None:
+    """The gate closes in the middle of a fix: neither the rest nor the undo gets through."""
+    finding = take_two_steps(bench, AWS_SSH)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+    patched_open(bench, lambda session, now: ShutAfterOne(session))
+    bench.go_on(run, remediation.ask_customer.fn(run))
+    assert bench.states(run) == ["failed"]
+    assert "could not be undone" in bench.rows(run)[0].message
+    assert bench.now(finding).fingerprint != before
+    bench.patch.setattr(remediation, "open_session", open_session)
+    prefect = Deployments()
+    bench.patch.setattr(reconciling, "run_deployment", prefect.run)
+    assert reconcile() == [0, 0, 1]
+    (back_id,) = prefect.started.values()
+    back = remediation.begin_restore.fn(back_id, prefect.remediation, "reconciliation")
+    bench.go_on(back, remediation.ask_customer.fn(back))
+    assert bench.end(back)[0] == "Restored"
+    assert bench.now(finding).fingerprint == before
+    assert bench.rows(run)[0].state == "undone"
+
+
+def test_half_of_an_approved_change_is_put_back_by_an_approval_that_may_be_denied(
+    bench: Bench, long_up: None
+) -> None:
+    finding = take_two_steps(bench, AWS_SSH)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "office")
+    dies_after(bench, run, finding, 1)
+    prefect = Deployments()
+    bench.patch.setattr(reconciling, "run_deployment", prefect.run)
+    assert reconcile()[::2] == [1, 1]
+    (back_id,) = prefect.started.values()
+    back = remediation.begin_restore.fn(back_id, prefect.remediation, "reconciliation")
+    assert not back.automatic
+    assert "takes back the remediation" in back.page()
+    bench.answer(back, decision="deny")
+    assert bench.states(back) == ["denied"]
+    assert reconcile() == [0, 0, 0], "it was denied a moment ago"
+    with connect() as warehouse:
+        warehouse.execute("UPDATE remediations SET finished_at = finished_at - interval '2 days'")
+    assert reconcile() == [0, 0, 1], "the next day it is asked for again"
+    *_, again_id = prefect.started.values()
+    assert again_id != back_id
+    again = remediation.begin_restore.fn(again_id, prefect.remediation, "reconciliation")
+    bench.answer(again, bench.open(finding).code.get_secret_value())
+    assert bench.end(again)[0] == "Restored"
+    assert bench.now(finding).fingerprint == before
+    assert bench.rows(run)[0].state == "undone"
+    assert reconcile() == [0, 0, 0]
+
+
+def test_a_put_back_that_died_half_way_is_gone_on_with(
+    bench: Bench, two_steps: None, long_up: None
+) -> None:
+    """A person's restore of a whole fix: its first step stands, its process is gone."""
+    finding = take_two_steps(bench, AWS_SSH)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "two-steps")
+    bench.go_on(run, remediation.ask_customer.fn(run))
+    assert bench.states(run) == ["remediated"]
+    prefect = Deployments()
+    bench.patch.setattr(reconciling, "run_deployment", prefect.run)
+    back = remediation.begin_restore.fn(str(uuid4()), run.items[0].id, "Ada")
+    dies_after(bench, back, finding, 1)
+    assert reconcile()[::2] == [1, 1]
+    (again_id,) = prefect.started.values()
+    again = remediation.begin_restore.fn(again_id, prefect.remediation, "reconciliation")
+    bench.go_on(again, remediation.ask_customer.fn(again))
+    assert bench.end(again)[0] == "Restored"
+    assert bench.now(finding).fingerprint == before
+    assert bench.rows(run)[0].state == "undone"
+
+
+def test_a_gate_whose_endpoint_does_not_answer_is_asked_again_for_a_day(
+    bench: Bench, long_up: None
+) -> None:
+    (finding,) = bench.take(HTTPS_ONLY)
+    with connect() as warehouse:
+        gate_requests.asked(warehouse, "a run", finding.cloud, finding.account)
+
+        def away(*_: Any, **__: Any) -> None:
+            raise CloudTimeout("did not answer in time")
+
+        bench.patch.setattr(reconciling, "release", away)
+        assert reconciling.close_left_gates(warehouse) == 0
+        assert len(gate_requests.unreleased(warehouse)) == 1
+        warehouse.execute("UPDATE gate_requests SET asked_at = asked_at - interval '25 hours'")
+        assert reconciling.close_left_gates(warehouse) == 0
+        assert gate_requests.unreleased(warehouse) == []
+        entry = "SELECT count(*) FROM audit_log WHERE action = 'gate not confirmed closed'"
+        assert warehouse.execute(entry).fetchone() == (1,)
+
+
+def test_a_lock_that_is_free_proves_nothing_right_after_the_database_started(bench: Bench) -> None:
+    run = bench.begin(bench.take(TLS))
+    item = run.items[0]
+    remediation_records.begin_writing(run, item, item.planned.resource, NOTHING_CHOSEN)
+    bench.patch.setattr("tasks.warehouse.carriers.SETTLING", timedelta(days=1))
+    assert reconciling.settle_run(run.id) == 0
+    bench.patch.setattr("tasks.warehouse.carriers.SETTLING", timedelta(0))
+    assert reconciling.settle_run(run.id) == 1
+
+
+def test_a_process_that_ended_while_it_was_writing_has_failed(bench: Bench, long_up: None) -> None:
     run = bench.begin(bench.take(TLS, 2))
     item = run.items[0]
     remediation_records.begin_writing(run, item, item.planned.resource, NOTHING_CHOSEN)
@@ -920,7 +1309,13 @@ def test_a_gate_that_does_not_open_is_recorded_with_the_clouds_answer(bench: Ben
 
 
 def test_a_fix_taken_back_is_recorded_with_its_undo(bench: Bench) -> None:
-    (finding,) = bench.take(VERSIONS)
+    with connect() as warehouse:
+        rows = warehouse.execute(
+            "SELECT id FROM resources "
+            "WHERE kind = 'aws.s3.bucket' AND config #>> '{Versioning,Status}' IS NULL"
+        )
+        never_versioned = {bucket for (bucket,) in rows}
+    (finding,) = bench.take(VERSIONS, among=never_versioned)
     run = bench.begin([finding])
     code = bench.open(finding).code.get_secret_value()
     bench.patch.setattr(remediation, "close_finding", functools.partial(never_proved, bench))
@@ -966,6 +1361,23 @@ class Broken:
 
     def close(self) -> None:
         self.session.close()
+
+
+class ShutAfterOne(Broken):
+    """A session whose gate closes after the first write."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session, AccessRefused("the gate is closed"))
+        self.written = False
+
+    def apply(self, step: Step) -> None:
+        if self.written:
+            raise self.error
+        self.written = True
+        self.session.apply(step)
+
+    def undo(self, step: Step) -> None:
+        raise self.error
 
 
 def patched_open(bench: Bench, wrap: Callable[[Session, Resource], Any]) -> None:
