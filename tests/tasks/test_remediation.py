@@ -706,8 +706,9 @@ def test_a_machines_gate_is_waited_for_and_a_persons_code_is_not(bench: Bench) -
     assert 300 < seen[0].code <= 600
     assert 300 < seen[0].access <= 600
     place = remediation._Place(run, run.items[0], replace(answer, until=None))
-    with pytest.raises(GateRefused):  # it has been closed
-        place.open_session(bench.now(finding), run.items[0].planned.steps)
+    steps = run.items[0].planned.steps
+    with pytest.raises(GateRefused), place.open_session(bench.now(finding), steps):
+        pass  # it has been closed
     assert seen[1].code == Propagation().code
 
 
