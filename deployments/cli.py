@@ -505,7 +505,11 @@ def restore(
     ],
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """Start a run that puts a resource back as it was before a remediation, after an approval."""
+    """Start a run that puts a resource back as it was before a remediation, after an approval.
+
+    The resource must be as the remediation left it; what is different is shown. Restoring a restore
+    applies the fix again.
+    """
     import getpass
 
     from deployments.prefect_server import need_server, start_restore
@@ -515,7 +519,27 @@ def restore(
     with connect() as warehouse:
         found = load_remediation(warehouse, remediation.strip())
     need_server()
+    _show_drift(str(found.id), form)
     show_one(start_restore(str(found.id), requested_by=getpass.getuser()), form)
+
+
+def _show_drift(remediation: str, form: Format) -> None:
+    """Look before a restore is started whether it can be, and show what stands in its way.
+
+    Where the cloud cannot be read from here, the run will look. Raises ChangedSince.
+    """
+    from tasks.drift import ChangedSince
+    from tasks.errors import BadInventory, CloudError
+    from tasks.planning import plan_restore
+
+    try:
+        plan_restore(remediation)
+    except ChangedSince as changed:
+        rows = [{"field": c.field, "as left": c.before, "now": c.after} for c in changed.drift]
+        show(rows, ("field", "as left", "now"), form)
+        raise
+    except (CloudError, BadInventory) as problem:
+        typer.echo(f"Not looked at from here, the run will: {problem}", err=True)
 
 
 @policy.command("test")

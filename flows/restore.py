@@ -5,18 +5,19 @@ from __future__ import annotations
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Failed
 
 from flows.remediate import carry_through
 from tasks.errors import BadInput
-from tasks.remediation import begin_restore
+from tasks.remediation import begin_restore, cannot_restore
 
 
 @flow(name="restore", persist_result=False)
 def restore(remediation_id: str, requested_by: str = "a person in the Prefect UI") -> State:
     """Undo one remediation: plan -> approve -> open the gate -> put back -> verify -> record.
 
-    The resource must still be as the remediation left it; otherwise nothing is changed.
+    The resource must still be as the remediation left it; otherwise nothing is changed, and the run
+    shows what is different. A restore is a remediation itself: it can be undone in turn, which
+    applies the fix again.
 
     Args:
         remediation_id: The remediation to undo, from the warehouse's remediations table.
@@ -25,5 +26,5 @@ def restore(remediation_id: str, requested_by: str = "a person in the Prefect UI
     try:
         run = begin_restore(flow_run.id, remediation_id, requested_by)
     except BadInput as problem:
-        return Failed(name="Cannot start", message=str(problem))
+        return cannot_restore(problem)
     return carry_through(run)

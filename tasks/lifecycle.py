@@ -172,7 +172,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "refused": frozenset(),
     "drifted": frozenset(),
     "undone": frozenset(),
-    "restored": frozenset(),  # the end of a run that undid another's remediation
+    "restored": frozenset({"undone"}),  # it undid another's remediation, and can be undone itself
     "superseded": frozenset(),
     "already_resolved": frozenset(),
     # Held back, not decided: the next triage takes the finding up again.

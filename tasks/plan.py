@@ -21,6 +21,8 @@ from tasks.model import (
 )
 from tasks.rules import rule as rule_of
 
+PUT_BACK, AGAIN = "Put back: ", "Apply again: "
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -46,6 +48,11 @@ class Plan:
         if self.restores:
             return now.fingerprint == self.restores
         return rule.judge(now)[0] is Verdict.PASS
+
+    @property
+    def applies_again(self) -> bool:
+        """Whether it undoes a put-back."""
+        return self.title.startswith(AGAIN)
 
     @property
     def hash(self) -> str:
@@ -96,7 +103,8 @@ def restore_plan(
     """The plan that takes ``done`` back: its undo calls, the last step's first.
 
     ``now`` is the resource as it is; ``before`` the snapshot to get back to. ``permission`` names
-    the permission a call needs. Each step's own undo is the call that was applied.
+    the permission a call needs. Each step's own undo is the call that was applied, so that the plan
+    can be taken back in turn.
     """
     steps = []
     for step in reversed(done.steps):
@@ -107,20 +115,27 @@ def restore_plan(
                     action=permission(call),
                     call=call,
                     undo=(step.call,) if position == len(step.undo) - 1 else (),
-                    changes=backwards if position == 0 else (),
+                    changes=backwards if position == len(step.undo) - 1 else (),
                 )
             )
     return Plan(
         number=1,
         finding_id=done.finding_id,
         rule=done.rule,
-        title=f"Put back: {done.title}",
+        title=_other_way(done.title),
         severity=done.severity,
         resource=now,
         values={},
         steps=tuple(steps),
         restores=rule_of(done.rule).undone(before).fingerprint,
     )
+
+
+def _other_way(title: str) -> str:
+    """What undoing is called: a put-back that is undone applies the fix again."""
+    if title.startswith(PUT_BACK):
+        return AGAIN + title.removeprefix(PUT_BACK)
+    return PUT_BACK + title.removeprefix(AGAIN)
 
 
 def applied_part(done: Plan, now: Resource) -> Plan:

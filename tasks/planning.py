@@ -14,6 +14,7 @@ from tasks import approval, settings
 from tasks.calls import CallMade, about, recording
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.session_policy import permission_of
+from tasks.drift import ChangedSince, drift
 from tasks.errors import BadInput, ResourceGone, SutureError
 from tasks.inventory import Inventory, load_inventory
 from tasks.model import Account, Finding, Resource
@@ -22,8 +23,8 @@ from tasks.policy import Policy
 from tasks.rules import rule
 from tasks.snapshot import Seen
 from tasks.warehouse.database import connect
-from tasks.warehouse.findings import account_of, findings_named
-from tasks.warehouse.remediations import RemediationRecord, snapshots
+from tasks.warehouse.findings import account_of, findings_by_ids, findings_named
+from tasks.warehouse.remediations import RemediationRecord, load_remediation, snapshots
 
 COPY_IDS = "Copy ids from the posture artifact of the last scan."
 
@@ -123,18 +124,18 @@ def _plan(
 
 
 def plan_back(inventory: Inventory, account: Account, finding: Finding, back: Back) -> Planned:
-    """Plan to take one remediation back. Raises BadInput when that is not possible any more."""
+    """Plan to take one remediation back.
+
+    Raises BadInput when that is not possible any more: ChangedSince, with what has changed, when
+    the resource is not as the remediation left it.
+    """
     (now,) = read_resources(inventory, account, [finding])
     if isinstance(now, ResourceGone):
         raise BadInput("remediation_id", "its resource does not exist any more.")
     if isinstance(now, SutureError):
         raise now
     if now.fingerprint != back.after.fingerprint:
-        raise BadInput(
-            "remediation_id",
-            "its resource has been changed since.",
-            "Undo that change first, or set the resource right by hand with the rule's guide.",
-        )
+        raise ChangedSince(drift(back.after, now))
     done = plan_from_json(back.record.plan)
     if back.record.half_applied:
         done = applied_part(done, now)
@@ -158,15 +159,30 @@ def can_go_back(warehouse: Connection, record: RemediationRecord) -> Back:
     """
     kept = snapshots(warehouse, record.id)
     taken = {one.stage: one.resource for one in kept}
-    if record.half_applied and record.state in ("failed", "remediated"):
+    if record.half_applied and record.state in ("failed", "remediated", "restored"):
         return Back(record, taken["before"], kept[-1].resource)
-    if record.state != "remediated" or "before" not in taken or "after" not in taken:
+    stands = record.state in ("remediated", "restored")
+    if not stands or not taken.keys() >= {"before", "after"}:
         raise BadInput(
             "remediation_id",
             f"is {record.state.replace('_', ' ')}: there is nothing of it to put back.",
-            "Choose a remediation that is remediated.",
+            "Choose a remediation that is remediated or restored.",
         )
     return Back(record, taken["before"], taken["after"])
+
+
+def plan_restore(remediation_id: str) -> Plan:
+    """The plan to take one remediation back, from its resource as it is now. Changes nothing.
+
+    Raises BadInput, and ChangedSince, as the run of the restore would.
+    """
+    with connect() as warehouse:
+        back = can_go_back(warehouse, load_remediation(warehouse, remediation_id))
+        account = account_of(warehouse, back.record.cloud, back.record.account)
+        (finding,) = findings_by_ids(warehouse, [back.record.finding_id])
+    planned = plan_back(load_inventory(settings.inventory_path()), account, finding, back).plan
+    assert planned is not None  # what cannot be planned was raised
+    return planned
 
 
 def plan_finding(finding_id: str, texts: Mapping[str, str]) -> Plan:

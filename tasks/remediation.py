@@ -32,6 +32,7 @@ from tasks.clouds.propagation import Propagation
 from tasks.clouds.remediator import Session, open_session
 from tasks.clouds.session_policy import permissions
 from tasks.clouds.token_request import release, request_code
+from tasks.drift import ChangedSince, drift, in_words, table
 from tasks.errors import (
     ApplyFailed,
     BadInput,
@@ -129,7 +130,8 @@ def begin_remediation(
 def begin_restore(run_id: str, remediation_id: str, requested_by: str) -> Run:
     """Plan to take one remediation back, or read back what was written before it waited.
 
-    Raises BadInput when it changed nothing that stands, or when the resource is not as it left it.
+    Raises BadInput when it changed nothing that stands, ChangedSince when the resource is not as it
+    left it.
     """
     with connect() as warehouse:
         if run := _began_before(warehouse, run_id):
@@ -141,8 +143,28 @@ def begin_restore(run_id: str, remediation_id: str, requested_by: str) -> Run:
     if back.record.half_applied and back.record.mode == Mode.AUTOMATIC:
         policy = Policy(back.record.policy, Mode.AUTOMATIC)  # whoever let it begin is asked
     run = Run(run_id, account, policy, requested_by, undoes=back.record.id)
-    records.save(run, [plan_back(run.inventory, account, finding, back)])
+    try:
+        planned = plan_back(run.inventory, account, finding, back)
+    except ChangedSince as changed:
+        details = {"message": str(changed), "requested_by": requested_by}
+        with connect() as warehouse:
+            records.note(warehouse, run, "restore refused", back.record.id, details)
+        raise
+    records.save(run, [planned])
     return run
+
+
+def cannot_restore(problem: BadInput) -> State:
+    """The end of a restore that could not begin; where its resource has changed, an artifact too.
+
+    Not a task, as ``finish_remediation`` is none.
+    """
+    if not isinstance(problem, ChangedSince):
+        return Failed(name="Cannot start", message=str(problem))
+    create_markdown_artifact(
+        table(problem.drift), description="What has changed since the remediation that was to go"
+    )
+    return Failed(name="Drifted", message=str(problem))
 
 
 def _began_before(warehouse: psycopg.Connection, run_id: str) -> Run | None:
@@ -454,7 +476,9 @@ def _plan_again(run: Run, changed: Sequence[Item]) -> None:
         elif isinstance(resource, SutureError):
             records.settle(run, [item], "failed", f"Could not be read again: {resource}")
         elif item.planned.restores:
-            words = "The resource changed since the plan was shown; nothing was put back."
+            what = in_words(drift(item.planned.resource, resource))
+            words = "The resource changed since the plan was shown; nothing was put back"
+            words = f"{words}: {what}." if what else f"{words}."
             records.settle(run, [item], "drifted", words)
         else:
             _plan_changed(run, item, resource, read_at)

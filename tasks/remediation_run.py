@@ -140,7 +140,9 @@ class Run:
     def title(self) -> str:
         """What the run is called in the UI."""
         if self.undoes:
-            return f"Put back {self.items[0].planned.resource.name}"[:100]
+            planned = self.items[0].planned
+            verb = "Fix again" if planned.applies_again else "Put back"
+            return f"{verb} {planned.resource.name}"[:100]
         count = len(self.items)
         return f"Fix {count} finding{'s' * (count != 1)} in {self.account.id}"
 
@@ -173,10 +175,12 @@ class Run:
             f"`{self._gate_command()}` and reads out the 6 digits it prints.",
         ]
         if self.undoes:
+            again = self.items[0].planned.applies_again
             notes.insert(
                 0,
                 f"This takes back the remediation {as_code(self.undoes)}. "
-                "The finding that it closed will be open again.",
+                "The finding that it "
+                + ("opened will be closed again." if again else "closed will be open again."),
             )
         return notes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import boto3
@@ -14,29 +14,24 @@ from botocore.config import Config as ClientConfig
 from pydantic import SecretStr
 
 from tasks.calls import CallMade, note
+from tasks.clouds.authorization import LEADING_REGIONS
 from tasks.clouds.aws_credentials import environment, keys_found
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.noting import ask_aws
 from tasks.clouds.propagation import NOT_OPENED
 from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite, aws_errors, hiding
-from tasks.clouds.session_policy import policy_text
+from tasks.clouds.session_policy import (
+    permission_of,
+    policy_text,
+    session_policy,
+    sessions_needed,
+)
 from tasks.errors import AccessRefused, CloudError, Conflict, GateRefused
 from tasks.inventory import AwsSource, HubCredentials
-from tasks.model import Call, Step
+from tasks.model import Call, Resource, Step
 
 SESSION_SECONDS = 900  # the shortest that AWS gives
 SESSION_NAME = "suture-remediation"
-
-# Services without a region are asked in the one that leads their partition.
-_LEADING_REGIONS = {
-    "aws-cn": "cn-north-1",
-    "aws-us-gov": "us-gov-west-1",
-    "aws-eusc": "eusc-de-east-1",
-    "aws-iso": "us-iso-east-1",
-    "aws-iso-b": "us-isob-east-1",
-    "aws-iso-e": "eu-isoe-west-1",
-    "aws-iso-f": "us-isof-south-1",
-}
 
 # An undo that finds things as it would make them has nothing to do.
 _ALREADY_SO = {
@@ -46,17 +41,23 @@ _ALREADY_SO = {
     "NoSuchEntity",
 }
 
+# AWS compresses a session policy in a way of its own, and tells only then that it is too large.
+_TOO_LARGE = "PackedPolicyTooLarge"
+
 _creating = threading.Lock()  # making clients is not thread-safe in boto3; using them is
 
 
 class AwsSession:
-    """Credentials that can do one fix to one resource, for 15 minutes."""
+    """Credentials that can do one fix to one resource, for 15 minutes.
 
-    def __init__(self, source: AwsSource, region: str, keys: AwsCredentials) -> None:
+    ``keys`` by the permission that they hold: where one policy cannot hold all, there are several.
+    """
+
+    def __init__(self, source: AwsSource, region: str, keys: Mapping[str, AwsCredentials]) -> None:
         self._source = source
         self._region = leading_region(source) if region == "global" else region
         self._keys = keys
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[tuple[str, str], Any] = {}
 
     def apply(self, step: Step) -> None:
         """Make the step's call. Raises CloudError; Conflict when the resource is not as planned."""
@@ -78,17 +79,23 @@ class AwsSession:
         self._clients.clear()
 
     def _write(self, call: Call, *, undo: bool = False) -> None:
-        if call.service not in self._clients:
-            self._clients[call.service] = aws_client(
-                self._source, call.service, self._region, self._keys
-            )
-        operation = getattr(self._clients[call.service], xform_name(call.operation))
+        operation = getattr(self._client(call), xform_name(call.operation))
         made = CallMade(
             operation=f"{call.service}:{call.operation}", target=_target(call), undo=undo
         )
         with aws_errors(call.operation):
             answer = ask_aws(operation, made, **call.params)
         _check_all_revoked(call, answer)
+
+    def _client(self, call: Call) -> Any:
+        """A client with the keys that may make the call."""
+        keys = self._keys.get(permission_of(call))
+        if keys is None:
+            raise AccessRefused("this session is not for that", operation=call.operation)
+        name = (call.service, keys.access_key)
+        if name not in self._clients:
+            self._clients[name] = aws_client(self._source, call.service, self._region, keys)
+        return self._clients[name]
 
 
 def _target(call: Call) -> str:
@@ -111,24 +118,48 @@ def _check_all_revoked(call: Call, answer: Mapping[str, Any]) -> None:
 
 
 def open_aws(
-    source: AwsSource, account: str, region: str, policy: dict[str, Any], code: SecretStr
+    source: AwsSource, account: str, resource: Resource, actions: Sequence[str], code: SecretStr
 ) -> AwsSession:
-    """Assume the remediator's role with the code, under a session policy.
+    """Assume the remediator's role with the code, for these actions on this resource.
 
-    Raises GateRefused when the role does not let us in, CloudError when STS cannot be asked.
+    Mostly once; under several session policies where one would be too long. Raises GateRefused when
+    the role does not let us in, CloudError when STS cannot be asked.
     """
-    region = leading_region(source) if region == "global" else region
+    region = leading_region(source) if resource.region == "global" else resource.region
+    parts = sessions_needed(resource, actions)
     sts = aws_client(source, "sts", region, hub_keys(source.credentials))
-    external_id = f"{source.external_id}:{code.get_secret_value()}"
     role = source.role_arn(account, source.remediator_role)
+    external_id = SecretStr(f"{source.external_id}:{code.get_secret_value()}")
+    keys: dict[str, AwsCredentials] = {}
     try:
-        with hiding(external_id, code.get_secret_value()), aws_errors("AssumeRole"):
+        with hiding(external_id.get_secret_value(), code.get_secret_value()):
+            while parts:
+                part = parts.pop(0)
+                try:
+                    assumed = _assume(sts, role, external_id, session_policy(resource, part))
+                except CloudError as error:
+                    if error.code != _TOO_LARGE or len(part) == 1:
+                        raise
+                    middle = len(part) // 2
+                    parts[:0] = [part[:middle], part[middle:]]
+                else:
+                    keys |= dict.fromkeys(part, assumed)
+    finally:
+        sts.close()
+    return AwsSession(source, region, keys)
+
+
+def _assume(
+    sts: Any, role: str, external_id: SecretStr, policy: Mapping[str, Any]
+) -> AwsCredentials:
+    try:
+        with aws_errors("AssumeRole"):
             answer = ask_aws(
                 sts.assume_role,
                 CallMade(operation="sts:AssumeRole", target=role),
                 RoleArn=role,
                 RoleSessionName=SESSION_NAME,
-                ExternalId=external_id,
+                ExternalId=external_id.get_secret_value(),
                 DurationSeconds=SESSION_SECONDS,
                 Policy=policy_text(policy),
             )
@@ -136,8 +167,6 @@ def open_aws(
         if refusal.code != "AccessDenied":
             raise  # Suture's own keys are at fault, not the code
         raise GateRefused(NOT_OPENED) from None
-    finally:
-        sts.close()
     note(
         CallMade(
             operation="session",
@@ -146,7 +175,7 @@ def open_aws(
             until=answer["Credentials"]["Expiration"],
         )
     )
-    return AwsSession(source, region, credentials_of(answer))
+    return credentials_of(answer)
 
 
 def credentials_of(assumed: Mapping[str, Any]) -> AwsCredentials:
@@ -176,7 +205,7 @@ def keys_from_chain(profile: str = "") -> AwsCredentials:
 
 def leading_region(source: AwsSource) -> str:
     """Where the partition's services without a region, such as IAM, are asked."""
-    return _LEADING_REGIONS.get(source.partition, "us-east-1")
+    return LEADING_REGIONS.get(source.partition, "us-east-1")
 
 
 def aws_client(source: AwsSource, service: str, region: str, keys: AwsCredentials) -> Any:

@@ -6,9 +6,11 @@ assignments too, and nothing closes by itself: whoever opens must see to the clo
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,8 +20,11 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from tasks.clouds.azure_write import EXCHANGE_AUDIENCE, Arm
 from tasks.clouds.openings import WARM, Opening, moment, timestamp
-from tasks.errors import BadInput, Conflict
+from tasks.clouds.sdk_errors import UnsettledWrite
+from tasks.errors import BadInput, CloudError, CloudTimeout, Conflict, Throttled
 from tasks.inventory import AzureSource, Issuer
+
+log = logging.getLogger(__name__)
 
 CREDENTIAL = "suture-gate-"  # what the names of our federated credentials begin with
 _IDENTITY_API = "2023-01-31"
@@ -66,24 +71,35 @@ class AzureGate:
             for scope in scopes:
                 self._assign(opening, principal, scope, until)
             self._trust(opening, f"{self._source.gate_id}:{code.get_secret_value()}")
-        except BaseException:
-            self.close(opening)
+        except BaseException as error:
+            try:
+                self.close(opening)
+            except CloudError as left:
+                if isinstance(error, Exception):
+                    raise left from error  # worse than what it failed by: something stays open
+                log.warning("The gate could not be closed again: %s", left)
             raise
 
     def close(self, opening: str | None = None) -> None:
         """Close one opening, or all: no new tokens, and the issued ones may do nothing.
 
-        Of the two warm ones, the last to be closed takes the assignments that they share.
+        Of the two warm ones, the last to be closed takes the assignments that they share. Whatever
+        goes wrong with one deletion, the others are made; then what went wrong is raised.
         """
-        standing = list(self._credentials())
-        for credential in standing:
-            if opening in (None, credential):
-                self._forget(credential)
-        if opening in WARM and any(one in WARM and one != opening for one in standing):
-            return
-        for assignment in list(self._assignments()):
-            if opening is None or self._belongs(assignment, opening):
-                self._arm.request("DELETE", assignment["id"], _AUTHORIZATION_API)
+        with ExitStack() as every:
+            every.callback(self._take_assignments, opening)  # runs last, in any case
+            standing = list(self._credentials())
+            if opening in WARM and any(one in WARM and one != opening for one in standing):
+                every.pop_all()
+            for credential in standing:
+                if opening in (None, credential):
+                    every.callback(self._forget, credential)
+
+    def _take_assignments(self, opening: str | None) -> None:
+        with ExitStack() as every:
+            for assignment in self._assignments():
+                if opening is None or self._belongs(assignment, opening):
+                    every.callback(self._unassign, assignment)
 
     def status(self) -> tuple[Opening, ...]:
         """The openings that stand, past their time or not: on Azure none closes by itself."""
@@ -106,11 +122,12 @@ class AzureGate:
             for one in self._assignments()
             if (until := _until(one["properties"])) is not None and until <= now
         ]
-        for credential in list(self._credentials()) if overdue else ():
-            if any(self._belongs(one, credential) for one in overdue):
-                self._forget(credential)
-        for assignment in overdue:
-            self._arm.request("DELETE", assignment["id"], _AUTHORIZATION_API)
+        with ExitStack() as every:
+            for assignment in overdue:
+                every.callback(self._unassign, assignment)
+            for credential in list(self._credentials()) if overdue else ():
+                if any(self._belongs(one, credential) for one in overdue):
+                    every.callback(self._forget, credential)
         return len(overdue)
 
     def _scopes(self, resources: Sequence[str]) -> list[str]:
@@ -166,7 +183,14 @@ class AzureGate:
         )
 
     def _forget(self, opening: str) -> None:
-        _in_turn(self._arm.request, "DELETE", self._credential_id(opening), _IDENTITY_API)
+        self._delete(self._credential_id(opening), _IDENTITY_API)
+
+    def _unassign(self, assignment: dict[str, Any]) -> None:
+        self._delete(assignment["id"], _AUTHORIZATION_API)
+
+    def _delete(self, what: str, api_version: str) -> None:
+        """Take away what is open, again where Azure was busy, or its answer was lost."""
+        _surely(_in_turn, self._arm.request, "DELETE", what, api_version)
 
     def _credentials(self) -> Iterator[str]:
         """The subscription's openings that have a federated credential."""
@@ -219,6 +243,14 @@ class AzureGate:
 _in_turn = Retrying(
     retry=retry_if_exception_type(Conflict),
     stop=stop_after_attempt(6),
+    wait=wait_random(0.5, 3),
+    reraise=True,
+)
+
+
+_surely = Retrying(
+    retry=retry_if_exception_type((CloudTimeout, Throttled, UnsettledWrite)),
+    stop=stop_after_attempt(3),
     wait=wait_random(0.5, 3),
     reraise=True,
 )

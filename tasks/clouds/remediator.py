@@ -14,7 +14,7 @@ from tasks.clouds.aws_write import open_aws
 from tasks.clouds.azure_write import may_be_propagation, open_azure
 from tasks.clouds.propagation import Propagation, patiently
 from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite
-from tasks.clouds.session_policy import permissions, session_policy
+from tasks.clouds.session_policy import permissions
 from tasks.errors import (
     AccessRefused,
     ApplyFailed,
@@ -140,9 +140,9 @@ def _opener(
     patience: Propagation,
 ) -> Callable[[], _CloudSession]:
     source = inventory.source(account.source)
+    allowed = permissions(steps, undo=undo)
     if isinstance(source, AwsSource):
-        policy = session_policy(resource, steps, undo=undo)
-        return lambda: open_aws(source, account.id, resource.region, policy, code)
+        return lambda: open_aws(source, account.id, resource, allowed, code)
     issuer = inventory.issuer
     if not source.remediates or issuer is None:
         raise BadInput(
@@ -150,7 +150,6 @@ def _opener(
             "the inventory does not say who remediates here.",
             "Add the remediator_… fields, gate_id, and an issuer.",
         )
-    allowed = permissions(steps, undo=undo)
     return lambda: open_azure(source, issuer, resource, allowed, code, patience)
 
 

@@ -1,11 +1,12 @@
-"""What one fix may do: permissions of its calls, and the AWS session policy made of them. Pure."""
+"""What one fix may do: permissions of its calls, and AWS session policies made of them. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tasks.clouds.authorization import Reach, reach
 from tasks.errors import BadInput
 from tasks.model import Call, Cloud, Resource, Step
 
@@ -28,10 +29,6 @@ _S3_ACTIONS = {
     "DeleteBucketOwnershipControls": "PutBucketOwnershipControls",
     "PutBucketNotificationConfiguration": "PutBucketNotification",
 }
-
-# Kinds whose writes IAM can pin to the resource itself. All other writes are about the account:
-# IAM knows no resource for them, and what can be pinned is the region.
-_PINNED_KINDS = {"aws.ec2.security_group", "aws.s3.bucket"}
 
 
 def permission_of(call: Call) -> str:
@@ -62,33 +59,46 @@ def permissions(steps: Iterable[Step], *, undo: bool = True) -> tuple[str, ...]:
     return tuple(found.values())
 
 
-def session_policy(
-    resource: Resource, steps: Sequence[Step], *, undo: bool = True
-) -> dict[str, Any]:
-    """The AWS session policy under which the steps, and nothing else, can be done to the resource.
+def session_policy(resource: Resource, actions: Iterable[str]) -> dict[str, Any]:
+    """The AWS session policy for these actions on this resource, and for nothing else.
 
-    Raises BadInput when there is nothing to allow, or when AWS would not take the policy for its
-    length.
+    Each action is held to the resource as finely as IAM can. Raises BadInput when there is nothing
+    to allow, or something that IAM cannot hold to this resource.
     """
-    actions = permissions(steps, undo=undo)
-    if resource.cloud is not Cloud.AWS or not actions:
+    by_reach: dict[Reach, list[str]] = {}
+    for action in sorted(actions):
+        by_reach.setdefault(reach(action, resource), []).append(action)
+    if resource.cloud is not Cloud.AWS or not by_reach:
         raise BadInput("steps", "a session policy needs the steps of a fix on AWS.")
-    statement: dict[str, Any] = {"Effect": "Allow", "Action": sorted(actions), "Resource": "*"}
-    if resource.kind in _PINNED_KINDS:
-        statement["Resource"] = resource.id
-    elif resource.region != "global":
-        statement["Condition"] = {"StringEquals": {"aws:RequestedRegion": resource.region}}
-    policy = {"Version": "2012-10-17", "Statement": [statement]}
-    if len(policy_text(policy)) > MOST_CHARACTERS:
-        raise BadInput(
-            "steps",
-            f"their session policy is longer than the {MOST_CHARACTERS} characters AWS takes.",
-            "Fix the resource in parts.",
-        )
-    return policy
+    statements = [
+        {"Effect": "Allow", "Action": some, **one.statement} for one, some in by_reach.items()
+    ]
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
-def policy_text(policy: dict[str, Any]) -> str:
+def sessions_needed(
+    resource: Resource, actions: Sequence[str], most: int = MOST_CHARACTERS
+) -> list[tuple[str, ...]]:
+    """The actions in as few parts as have session policies that AWS takes for their length.
+
+    Each part is a session of its own. A call needs one action, so that a step and its undo work
+    however the actions are divided: each is made with the session that has it.
+    """
+    parts: list[tuple[str, ...]] = []
+    for action in actions:
+        last = (*parts[-1], action) if parts else (action,)
+        if len(policy_text(session_policy(resource, last))) <= most:
+            parts[-1:] = [last]
+        elif len(policy_text(session_policy(resource, [action]))) <= most:
+            parts.append((action,))
+        else:
+            raise BadInput(
+                "steps", f"the policy for {action} alone is longer than AWS takes ({most})."
+            )
+    return parts
+
+
+def policy_text(policy: Mapping[str, Any]) -> str:
     """The policy in its shortest form: its length is limited."""
     return json.dumps(policy, separators=(",", ":"))
 

@@ -255,7 +255,10 @@ def mark_half_applied(conn: psycopg.Connection, remediation_id: str, half: bool)
 def half_applied(conn: psycopg.Connection) -> list[RemediationRecord]:
     """The changes that stand in part, and are to be put back."""
     return _records(
-        conn, "WHERE half_applied AND state IN ('failed', 'remediated') ORDER BY created_at, id", ()
+        conn,
+        "WHERE half_applied AND state IN ('failed', 'remediated', 'restored') "
+        "ORDER BY created_at, id",
+        (),
     )
 
 

@@ -190,3 +190,15 @@ def test_nobody_gets_the_remediators_role_from_the_template() -> None:
     ]
     assert assigned["properties"]["parameters"]["role"]["value"] == "[variables('scannerRole')]"
     assert "federatedIdentityCredentials" not in text
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("kind", sorted({r.kind for r in RULES if r.cloud is Cloud.AZURE}))
+def test_at_a_resource_the_remediators_role_is_no_wider_than_a_role_for_its_kind(kind: str) -> None:
+    """A role's actions on other types say nothing where it is assigned on a single resource."""
+    rules = [rule for rule in RULES if rule.kind == kind]
+    only = {one.lower() for one in remediator_permissions(Cloud.AZURE, rules)}
+    (read,) = {one.lower() for rule in rules for one in rule.reads}
+    around = read.removesuffix("read")
+    everything = {one.lower() for one in remediator_permissions(Cloud.AZURE)}
+    assert {one for one in everything if one.startswith(around)} == only

@@ -37,15 +37,16 @@ from tasks.clouds.propagation import Propagation
 from tasks.clouds.remediator import Session, open_session
 from tasks.clouds.scanner import Scanner
 from tasks.codes import Redeemed
+from tasks.drift import ChangedSince, drift
 from tasks.errors import AccessRefused, BadInput, CloudTimeout, Conflict, GateRefused, SutureError
 from tasks.evidence import changed, problems
 from tasks.inventory import load_inventory
-from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict
+from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict, canonical_json
 from tasks.plan import Plan
-from tasks.planning import by_account, find_findings, plan_finding, read_resources
+from tasks.planning import by_account, find_findings, plan_finding, plan_restore, read_resources
 from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Run, paragraph
 from tasks.rules import rule
-from tasks.snapshot import content_diff
+from tasks.snapshot import ABSENT, content_diff
 from tasks.story import tell
 from tasks.warehouse import gate_requests, halts, remediations, scans
 from tasks.warehouse.audit import entries_about, verify_chain
@@ -649,9 +650,73 @@ def test_restore_is_refused_once_the_resource_was_changed(bench: Bench) -> None:
     (finding,) = bench.take(AWS_SSH)
     run = bench.begin([finding])
     bench.answer(run, bench.open(finding).code.get_secret_value())
+    left = bench.now(finding)
     bench.drift(finding)
-    with pytest.raises(BadInput, match="has been changed since"):
-        remediation.begin_restore.fn(str(uuid4()), run.items[0].id, "a test")
+    with pytest.raises(ChangedSince, match="has been changed since") as caught:
+        remediation.begin_restore.fn(str(uuid4()), run.items[0].id, "Ada")
+    (added,) = caught.value.drift
+    assert added.field == "config.IpPermissions[]"
+    assert (added.before, "192.0.2.0/24" in added.after) == (ABSENT, True)
+    assert "config.IpPermissions[] was – and is {" in str(caught.value)
+    with pytest.raises(ChangedSince):
+        plan_restore(run.items[0].id)
+    with connect() as warehouse:
+        *_, last = tell(entries_about(warehouse, [run.items[0].id]))
+    assert last.action == "restore refused"
+    assert "192.0.2.0/24" in last.sentence
+    assert bench.rows(run)[0].state == "remediated"
+    assert drift(left, bench.now(finding)) == caught.value.drift
+
+
+def test_a_restore_is_refused_once_its_resource_changes_while_it_waits(bench: Bench) -> None:
+    (finding,) = bench.take(AWS_SSH)
+    run = bench.begin([finding])
+    bench.answer(run, bench.open(finding).code.get_secret_value())
+    back = remediation.begin_restore.fn(str(uuid4()), run.items[0].id, "a test")
+    bench.drift(finding)
+    changed = bench.now(finding)
+    bench.answer(back, bench.open(finding).code.get_secret_value())
+    name, message = bench.end(back)
+    assert name == "Drifted"
+    assert "nothing was put back: config.IpPermissions[] was" in message
+    assert bench.now(finding).fingerprint == changed.fingerprint
+
+
+@pytest.mark.parametrize("rule_id", [BUCKET, HTTPS_ONLY, AZURE_SSH])
+def test_a_restore_can_be_undone_and_that_as_well(bench: Bench, rule_id: str) -> None:
+    """Each undoing is a remediation with snapshots of its own, and the last one can be undone."""
+    (finding,) = bench.take(rule_id)
+    failing = bench.now(finding)
+    run = bench.begin([finding])
+    bench.answer(run, bench.open(finding).code.get_secret_value())
+    bench.close_gate(finding)
+    passing = bench.now(finding)
+    runs = [run]
+    for goal, words in (
+        (failing, "open again"),
+        (passing, "closed again"),
+        (failing, "open again"),
+    ):
+        last = runs[-1]
+        back = remediation.begin_restore.fn(str(uuid4()), last.items[0].id, "a test")
+        assert words[id(goal)] in back.page()
+        assert back.items[0].planned.title.startswith(
+            "Apply again: " if goal is passing else "Put back: "
+        )
+        bench.answer(back, bench.open(finding).code.get_secret_value())
+        bench.close_gate(finding)
+        assert bench.end(back)[0] == "Restored"
+        now = bench.now(finding)
+        assert canonical_json(now.config.as_dict()) == canonical_json(goal.config.as_dict())
+        assert bench.status(finding) == ("resolved" if goal is passing else "open")
+        assert bench.rows(last)[0].state == "undone"
+        assert bench.stages(back)[0] == "before"
+        assert bench.stages(back)[-1] == "after"
+        with pytest.raises(BadInput, match="nothing of it to put back"):
+            remediation.begin_restore.fn(str(uuid4()), last.items[0].id, "a test")
+        with connect() as warehouse:
+            assert problems(evidence_of(warehouse, back.items[0].id)) == []
+        runs.append(back)
 
 
 # --- by policy ---------------------------------------------------------------------------------

@@ -224,7 +224,14 @@ def _ec2(call: Call, name: str, account: str) -> Iterator[Need]:
     if name in _ON_SECURITY_GROUP:
         yield _on_group(name, form, here, account, call.region)
         if any(parameter.startswith("TagSpecification") for parameter in form):
+            yield Need(f"ec2:{name}", f"{here}security-group-rule/*", {})
             yield Need("ec2:CreateTags", f"{here}security-group-rule/*", {})
+        if name == "ModifySecurityGroupRules":
+            for parameter, value in form.items():
+                if parameter.endswith(".SecurityGroupRuleId"):
+                    yield Need(f"ec2:{name}", f"{here}security-group-rule/{value}", {})
+                elif parameter.endswith(".PrefixListId"):
+                    yield Need(f"ec2:{name}", f"{here}prefix-list/{value}", {})
     elif name == "CreateSecurityGroup":
         yield Need("ec2:CreateSecurityGroup", f"{here}security-group/*", {})
         if "VpcId" in form:
@@ -289,7 +296,9 @@ def _s3(name: str, uri: Mapping[str, str]) -> Need:
             resource += f"/{uri['Key']}"
         elif name == "DeleteObjects":
             resource += "/*"
-    return Need(f"s3:{_S3_ACTIONS.get(name, name)}", resource, {})
+    bucket = bucket_of(uri)
+    context = {"s3:resourceaccount": (bucket.account_id,)} if bucket is not None else {}
+    return Need(f"s3:{_S3_ACTIONS.get(name, name)}", resource, context)
 
 
 def _json_resource(call: Call, account: str) -> str:

@@ -43,7 +43,8 @@ class Gate:
 
     ``clock_offset`` moves the time that sessions and conditions see. The check of a signature's
     age stays on the wall clock, because clients sign by theirs. ``propagation`` is how many seconds
-    STS goes on by a trust policy that has been changed.
+    STS goes on by a trust policy that has been changed. ``packed_bytes`` is the room that a session
+    has for its policies once they are packed.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Gate:
         self.latency = latency
         self.faults: dict[str, str] = {}
         self.clock_offset = timedelta()
+        self.packed_bytes = sts.PACKED_BYTES
         self.identities = Identities(accounts)
         self._stacks = Stacks()
         self.trusts = Trusts(timedelta(seconds=propagation))
@@ -131,7 +133,13 @@ class Gate:
             return sts.get_caller_identity(caller)
         if name == "AssumeRole":
             return sts.assume_role(
-                caller, call.form(), context, self.identities, self.trusts, self.now
+                caller,
+                call.form(),
+                context,
+                self.identities,
+                self.trusts,
+                self.now,
+                self.packed_bytes,
             )
         raise Refusal("unknown action", f"The action {name} is not emulated.")
 

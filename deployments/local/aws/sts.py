@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ from deployments.local.aws.propagation import Trusts
 NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
 SHORTEST, LONGEST, CHAINED = 900, 43_200, 3_600  # seconds
 POLICY_CHARACTERS = 2_048
+PACKED_BYTES = 1_024
 
 
 def get_caller_identity(caller: Caller) -> Response:
@@ -44,10 +46,12 @@ def assume_role(
     known: Identities,
     trusts: Trusts,
     now: datetime,
+    packed_bytes: int = PACKED_BYTES,
 ) -> Response:
     """Credentials of a role session, or AccessDenied without saying what was wrong.
 
     ``context`` holds the condition keys of the request; what the parameters add is added here.
+    ``packed_bytes`` is how much room there is for session policies once they are packed.
     """
     role_arn, session_name = form.get("RoleArn", ""), form.get("RoleSessionName", "")
     seconds = _checked_duration(form.get("DurationSeconds", "3600"))
@@ -55,7 +59,7 @@ def assume_role(
     _check("roleArn", role_arn, r".{20,2048}")
     if "ExternalId" in form:
         _check("externalId", form["ExternalId"], r"[\w+=,.@:/-]{2,1224}", secret=True)
-    session_policies, packed = _session_policies(form)
+    session_policies, packed = _session_policies(form, packed_bytes)
 
     role = identities.find_role(role_arn)
     if role is None or not _may_assume(caller, role, trusts.known(role, now), form, context):
@@ -145,10 +149,12 @@ def _checked_duration(text: str) -> int:
     return int(text)
 
 
-def _session_policies(form: Mapping[str, str]) -> tuple[list[Policy] | None, int]:
+def _session_policies(
+    form: Mapping[str, str], packed_bytes: int
+) -> tuple[list[Policy] | None, int]:
     """The session policies, None where none is given, and their size as a percentage.
 
-    AWS packs policies in a way it does not tell; the plain length stands in for it.
+    AWS packs policies in a way it does not tell; deflate stands in for it.
     """
     if any(name.startswith("PolicyArns.") for name in form):
         raise Refusal("ValidationError", "Managed session policies are not emulated.")
@@ -162,9 +168,16 @@ def _session_policies(form: Mapping[str, str]) -> tuple[list[Policy] | None, int
             f"must have length less than or equal to {POLICY_CHARACTERS}",
         )
     try:
-        return [parse_policy(text)], -(-100 * len(text) // POLICY_CHARACTERS)
+        policies = [parse_policy(text)]
     except MalformedPolicy as problem:
         raise Refusal("MalformedPolicyDocument", str(problem)) from None
+    packed = -(-100 * len(zlib.compress(text.encode())) // packed_bytes)
+    if packed > 100:
+        raise Refusal(
+            "PackedPolicyTooLarge",
+            f"Packed policy consumes {packed}% of allotted space, please use smaller policy.",
+        )
+    return policies, packed
 
 
 # ---------------------------------------------------------------- answers

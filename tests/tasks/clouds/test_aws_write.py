@@ -20,6 +20,7 @@ from tasks.clouds import aws_write
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.aws_write import AwsSession, open_aws
 from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite, from_aws
+from tasks.clouds.session_policy import permission_of
 from tasks.errors import (
     AccessRefused,
     CloudError,
@@ -29,11 +30,14 @@ from tasks.errors import (
     Throttled,
 )
 from tasks.inventory import AwsSource
-from tasks.model import Call, Cloud, Step
+from tasks.model import Call, Cloud, Config, Resource, Step
 
 SOURCE = AwsSource(name="acme", regions=("eu-central-1",), external_id="x", accounts=("1" * 12,))
 REVOKE = Call(Cloud.AWS, "ec2", "RevokeSecurityGroupIngress", {"GroupId": "sg-1"})
 AUTHORIZE = Call(Cloud.AWS, "ec2", "AuthorizeSecurityGroupIngress", {"GroupId": "sg-1"})
+BUCKET = Resource(
+    Cloud.AWS, "1" * 12, "eu-central-1", "aws.s3.bucket", "arn:aws:s3:::logs", "logs", Config({})
+)
 STEP = Step("ec2:RevokeSecurityGroupIngress", REVOKE, (AUTHORIZE,), ())
 
 
@@ -60,8 +64,11 @@ class Ec2:
 
 
 def session(answer: dict[str, Any] | Exception) -> AwsSession:
-    made = AwsSession(SOURCE, "eu-central-1", AwsCredentials("a", "s"))
-    made._clients["ec2"] = Ec2(answer)
+    keys = AwsCredentials("a", "s")
+    made = AwsSession(
+        SOURCE, "eu-central-1", {permission_of(call): keys for call in (REVOKE, AUTHORIZE)}
+    )
+    made._clients["ec2", "a"] = Ec2(answer)
     return made
 
 
@@ -89,6 +96,12 @@ def test_a_revocation_of_what_is_not_there_is_no_success(
 )
 def test_an_undo_leaves_alone_what_is_so_already(answer: dict[str, Any] | Exception) -> None:
     session(answer).undo(STEP)
+
+
+def test_a_call_that_no_session_is_for_is_not_made() -> None:
+    delete = Call(Cloud.AWS, "ec2", "DeleteSecurityGroup", {"GroupId": "sg-1"})
+    with pytest.raises(AccessRefused, match="not for that"):
+        session({}).apply(Step("ec2:RevokeSecurityGroupIngress", delete, (), ()))
 
 
 def test_an_answer_that_cannot_be_read_leaves_it_open_what_was_written() -> None:
@@ -154,7 +167,7 @@ def test_a_cloud_that_repeats_the_code_is_not_repeated(
     monkeypatch.setattr(aws_write, "aws_client", lambda *_: Sts())
     monkeypatch.setattr(aws_write, "hub_keys", lambda _: None)
     with pytest.raises(CloudError) as caught:
-        open_aws(SOURCE, "1" * 12, "eu-central-1", {}, SecretStr("739211"))
+        open_aws(SOURCE, "1" * 12, BUCKET, ["s3:PutBucketPolicy"], SecretStr("739211"))
     assert caught.value.message == "… is no ExternalId; … neither"
     assert caught.value.code == code
     assert caught.value.__cause__ is None

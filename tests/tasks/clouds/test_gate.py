@@ -16,8 +16,10 @@ from pydantic import SecretStr
 from tasks.clouds import gate as gate_module
 from tasks.clouds.aws_gate import CLOSED, AwsGate
 from tasks.clouds.azure_gate import AzureGate
+from tasks.clouds.azure_write import Arm
 from tasks.clouds.gate import close_gate, open_gate
-from tasks.errors import BadInput, CloudError
+from tasks.clouds.sdk_errors import UnsettledWrite
+from tasks.errors import AccessRefused, BadInput, CloudError, CloudTimeout, Conflict, Throttled
 from tasks.model import Cloud
 
 if TYPE_CHECKING:
@@ -326,3 +328,93 @@ def test_closing_takes_the_credential_and_the_role(gated: Gated) -> None:
     assert not [
         one for one in gated.azure.tenant.access.all() if one.principal == told["principal_id"]
     ]
+
+
+class Failing:
+    """Makes deletions of what an ARM id names fail, ``times`` times, with an error."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, named: str, error: BaseException) -> None:
+        self.left = 0
+        self._named, self._error = named.lower(), error
+        request = Arm.request
+
+        def failing(arm: Arm, method: str, resource_id: str, *rest: Any, **named: Any) -> Any:
+            if method == "DELETE" and self._named in resource_id.lower() and self.left:
+                self.left -= 1
+                raise self._error
+            return request(arm, method, resource_id, *rest, **named)
+
+        monkeypatch.setattr(Arm, "request", failing)
+
+
+LEFT = {"federatedIdentityCredentials": "roleAssignments"}
+LEFT |= {second: first for first, second in LEFT.items()}
+
+
+def standing(gated: Gated) -> dict[str, bool]:
+    """Which of the two halves of an Azure gate stand."""
+    told = gated.fleet.description["azure"]["remediator"]
+    federated = gated.azure.tenant.principals[told["client_id"]].federated
+    return {
+        "federatedIdentityCredentials": bool(federated),
+        "roleAssignments": bool(assigned(gated)),
+    }
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("named", LEFT)
+@pytest.mark.parametrize("error", [AccessRefused("no"), KeyboardInterrupt(), OSError("cut")])
+def test_a_deletion_that_fails_keeps_no_other_from_being_made(
+    gated: Gated, named: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = gated.findings(STORAGE)[0]
+    gated.open(finding)
+    assert standing(gated) == dict.fromkeys(LEFT, True)
+    Failing(monkeypatch, named, error).left = 1
+    with pytest.raises(type(error)):
+        gated.close(finding)
+    assert standing(gated) == {named: True, LEFT[named]: False}
+    gated.close(finding)
+    assert standing(gated) == dict.fromkeys(LEFT, False)
+
+
+@pytest.mark.parametrize("named", LEFT)
+@pytest.mark.parametrize(
+    "error", [Throttled("later"), CloudTimeout("slow"), Conflict("busy"), UnsettledWrite("lost")]
+)
+def test_a_deletion_that_may_pass_is_tried_again(
+    gated: Gated, named: str, error: CloudError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    finding = gated.findings(STORAGE)[0]
+    gated.open(finding)
+    failing = Failing(monkeypatch, named, error)
+    failing.left = 2
+    gated.close(finding)
+    assert not failing.left
+    assert standing(gated) == dict.fromkeys(LEFT, False)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(CloudError("full"), AccessRefused), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_an_opening_that_fails_and_cannot_be_closed_says_the_worse(
+    gated: Gated,
+    error: BaseException,
+    raised: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    finding = gated.findings(STORAGE)[0]
+
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(AzureGate, "_trust", broken)
+    Failing(monkeypatch, "roleAssignments", AccessRefused("no longer")).left = 1
+    with pytest.raises(raised):
+        gated.open(finding)
+    assert ("could not be closed again" in caplog.text) is (raised is KeyboardInterrupt)
+    gated.close(finding)
+    assert standing(gated) == dict.fromkeys(LEFT, False)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.clouds.authorization import GRAINS
 from tasks.clouds.session_policy import (
     MOST_CHARACTERS,
     permission_of,
     permissions,
     policy_text,
     session_policy,
+    sessions_needed,
 )
 from tasks.errors import BadInput
 from tasks.model import Call, Cloud, Config, Resource, Step
+from tasks.rules import RULES
 
 GROUP = "arn:aws:ec2:eu-central-1:111122223333:security-group/sg-0a"
+BUCKET = "arn:aws:s3:::acme-logs"
 NSG = "/subscriptions/0b1f/resourcegroups/rg/providers/microsoft.network/networksecuritygroups/web"
 
 
@@ -37,15 +41,20 @@ def azure(operation: str, target: str) -> Call:
     return Call(Cloud.AZURE, "2024-05-01", operation, {}, target)
 
 
-def test_a_security_group_is_pinned_by_its_arn() -> None:
+IN_REGION = {"StringEquals": {"aws:RequestedRegion": "eu-central-1"}}
+
+
+def test_a_security_group_is_pinned_by_its_arn_and_region() -> None:
     steps = [aws("ec2", "RevokeSecurityGroupIngress", "AuthorizeSecurityGroupIngress")]
-    assert session_policy(resource("aws.ec2.security_group", GROUP), steps) == {
+    policy = session_policy(resource("aws.ec2.security_group", GROUP), permissions(steps))
+    assert policy == {
         "Version": "2012-10-17",
         "Statement": [
             {
                 "Effect": "Allow",
                 "Action": ["ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress"],
                 "Resource": GROUP,
+                "Condition": IN_REGION,
             }
         ],
     }
@@ -53,21 +62,84 @@ def test_a_security_group_is_pinned_by_its_arn() -> None:
 
 def test_without_undo_only_the_fix_is_allowed() -> None:
     steps = [aws("ec2", "RevokeSecurityGroupIngress", "AuthorizeSecurityGroupIngress")]
-    policy = session_policy(resource("aws.ec2.security_group", GROUP), steps, undo=False)
-    assert policy["Statement"][0]["Action"] == ["ec2:RevokeSecurityGroupIngress"]
+    assert permissions(steps, undo=False) == ("ec2:RevokeSecurityGroupIngress",)
+
+
+def test_a_bucket_is_pinned_by_its_name_region_and_owner() -> None:
+    policy = session_policy(resource("aws.s3.bucket", BUCKET), ["s3:PutBucketPolicy"])
+    (statement,) = policy["Statement"]
+    assert statement["Resource"] == BUCKET
+    assert statement["Condition"] == {
+        "StringEquals": {
+            "aws:RequestedRegion": "eu-central-1",
+            "s3:ResourceAccount": "111122223333",
+        }
+    }
 
 
 def test_a_setting_of_a_region_is_pinned_by_the_region() -> None:
-    steps = [aws("ec2", "EnableEbsEncryptionByDefault", "DisableEbsEncryptionByDefault")]
-    (statement,) = session_policy(resource("aws.ec2.ebs_defaults", "arn:…"), steps)["Statement"]
+    policy = session_policy(
+        resource("aws.ec2.ebs_defaults", "arn:…"),
+        ["ec2:EnableEbsEncryptionByDefault", "ec2:DisableEbsEncryptionByDefault"],
+    )
+    (statement,) = policy["Statement"]
     assert statement["Resource"] == "*"
-    assert statement["Condition"] == {"StringEquals": {"aws:RequestedRegion": "eu-central-1"}}
+    assert statement["Condition"] == IN_REGION
 
 
-def test_a_setting_of_the_account_has_no_region() -> None:
-    steps = [aws("iam", "UpdateAccountPasswordPolicy", "DeleteAccountPasswordPolicy")]
-    policy = session_policy(resource("aws.iam.password_policy", "arn:…", "global"), steps)
-    assert set(policy["Statement"][0]) == {"Effect", "Action", "Resource"}
+@pytest.mark.parametrize(
+    ("partition", "region"),
+    [("aws", "us-east-1"), ("aws-cn", "cn-north-1"), ("aws-us-gov", "us-gov-west-1")],
+)
+def test_a_setting_of_the_account_is_pinned_where_iam_is_asked(partition: str, region: str) -> None:
+    arn = f"arn:{partition}:iam::111122223333:account-password-policy"
+    policy = session_policy(
+        resource("aws.iam.password_policy", arn, "global"), ["iam:UpdateAccountPasswordPolicy"]
+    )
+    (statement,) = policy["Statement"]
+    assert statement["Condition"] == {"StringEquals": {"aws:RequestedRegion": region}}
+
+
+def test_each_action_has_its_own_reach() -> None:
+    actions = ["ec2:RevokeSecurityGroupIngress", "ec2:EnableEbsEncryptionByDefault"]
+    policy = session_policy(resource("aws.ec2.security_group", GROUP), actions)
+    assert {one["Action"][0]: one["Resource"] for one in policy["Statement"]} == {
+        "ec2:EnableEbsEncryptionByDefault": "*",
+        "ec2:RevokeSecurityGroupIngress": GROUP,
+    }
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize(
+    ("kind", "name", "action"),
+    [
+        ("aws.s3.bucket", "arn:aws:s3:::*", "s3:PutBucketPolicy"),
+        ("aws.s3.bucket", "arn:aws:s3:::logs*", "s3:PutBucketPolicy"),
+        ("aws.s3.bucket", "arn:aws:s3:::${aws:username}", "s3:PutBucketPolicy"),
+        ("aws.s3.bucket", GROUP, "s3:PutBucketPolicy"),
+        ("aws.s3.bucket", "*", "s3:PutBucketPolicy"),
+        ("aws.ec2.security_group", f"{GROUP[:-5]}sg-?a", "ec2:RevokeSecurityGroupIngress"),
+        ("aws.ec2.security_group", GROUP.replace("-1:1", "-*:1"), "ec2:RevokeSecurityGroupIngress"),
+        ("aws.ec2.security_group", GROUP.replace("1111", "9999"), "ec2:RevokeSecurityGroupIngress"),
+        ("aws.ec2.security_group", GROUP.replace("central", "w"), "ec2:RevokeSecurityGroupIngress"),
+        ("aws.ec2.security_group", f"{GROUP}\n", "ec2:RevokeSecurityGroupIngress"),
+    ],
+)
+def test_an_id_that_names_more_than_its_resource_gets_no_session(
+    kind: str, name: str, action: str
+) -> None:
+    with pytest.raises(BadInput, match="not done to"):
+        session_policy(resource(kind, name), [action])
+
+
+def test_an_action_that_nobody_has_looked_up_gets_no_session() -> None:
+    with pytest.raises(BadInput, match="Service Authorization Reference"):
+        session_policy(resource("aws.s3.bucket", BUCKET), ["s3:PutBucketTagging"])
+
+
+def test_the_table_knows_every_write_of_the_rules_and_nothing_else() -> None:
+    written = {write for one in RULES if one.cloud is Cloud.AWS for write in one.writes}
+    assert set(GRAINS) == written
 
 
 @pytest.mark.parametrize(
@@ -120,17 +192,40 @@ def test_azure_permissions_differ_by_more_than_case() -> None:
 
 def test_no_policy_is_made_of_nothing() -> None:
     with pytest.raises(BadInput):
-        session_policy(resource("aws.s3.bucket", "arn:aws:s3:::b"), [])
+        session_policy(resource("aws.s3.bucket", BUCKET), [])
 
 
-@given(st.integers(1, 120))
-def test_a_policy_is_never_longer_than_aws_takes(count: int) -> None:
-    steps = [aws("ec2", f"RevokeSecurityGroupIngress{number}") for number in range(count)]
-    wanted = resource("aws.ec2.security_group", GROUP)
-    try:
-        policy = session_policy(wanted, steps)
-    except BadInput:
-        assert count * len("ec2:RevokeSecurityGroupIngress") > MOST_CHARACTERS // 2
-    else:
-        assert len(policy_text(policy)) <= MOST_CHARACTERS
-        assert json.loads(policy_text(policy)) == policy
+@given(st.data(), st.integers(200, 700))
+def test_actions_are_divided_into_policies_that_fit(data: st.DataObject, most: int) -> None:
+    kind, name = data.draw(
+        st.sampled_from([("aws.s3.bucket", BUCKET), ("aws.ec2.security_group", GROUP)])
+    )
+    service = "s3:" if kind == "aws.s3.bucket" else "ec2:"
+    known = sorted(action for action in GRAINS if action.startswith(service))
+    actions = data.draw(st.lists(st.sampled_from(known), unique=True, min_size=1))
+    wanted = resource(kind, name)
+    shortest = max(len(policy_text(session_policy(wanted, [action]))) for action in actions)
+    if shortest > most:
+        with pytest.raises(BadInput, match="alone is longer"):
+            sessions_needed(wanted, actions, most)
+        return
+    parts = sessions_needed(wanted, actions, most)
+    assert [action for part in parts for action in part] == actions
+    for part in parts:
+        assert len(policy_text(session_policy(wanted, part))) <= most
+    for one, following in itertools.pairwise(parts):
+        assert len(policy_text(session_policy(wanted, [*one, following[0]]))) > most
+
+
+def test_every_fix_of_today_needs_one_session() -> None:
+    longest = "a" * 63
+    for one in RULES:
+        if one.cloud is Cloud.AWS:
+            names = {
+                "aws.s3.bucket": f"arn:aws:s3:::{longest}",
+                "aws.ec2.security_group": GROUP,
+            }
+            region = "global" if one.service == "iam" else "eu-central-1"
+            wanted = resource(one.kind, names.get(one.kind, "arn:…"), region)
+            (part,) = sessions_needed(wanted, one.writes)
+            assert len(policy_text(session_policy(wanted, part))) < MOST_CHARACTERS / 4

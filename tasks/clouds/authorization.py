@@ -1,0 +1,102 @@
+"""How finely IAM can hold each write of the rule table to its resource. Pure.
+
+From AWS's Service Authorization Reference, "Actions, resources, and condition keys" of EC2, S3 and
+IAM. A rule whose write is not in the table gets no session: first look the action up there.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.errors import BadInput
+from tasks.model import Resource
+
+# Services without a region are asked in the one that leads their partition.
+LEADING_REGIONS = {
+    "aws-cn": "cn-north-1",
+    "aws-us-gov": "us-gov-west-1",
+    "aws-eusc": "eusc-de-east-1",
+    "aws-iso": "us-iso-east-1",
+    "aws-iso-b": "us-isob-east-1",
+    "aws-iso-e": "eu-isoe-west-1",
+    "aws-iso-f": "us-isof-south-1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Grain:
+    """What a policy can say of an action.
+
+    ``pattern`` is the ARN that it must name, with {partition}, {region} and {account} to be filled
+    in; None for an action without resource-level permissions, for which IAM takes "*" and nothing
+    else. ``account_key`` is a condition key for the account of a resource whose ARN does not say.
+    """
+
+    pattern: str | None = None
+    account_key: str = ""
+
+
+# security-group-rule is a resource of AuthorizeSecurityGroupIngress too, and looked at only when
+# the call tags the rules it adds, which no fix does.
+_GROUP = Grain(r"arn:{partition}:ec2:{region}:{account}:security-group/[\w-]+")
+_BUCKET = Grain(r"arn:{partition}:s3:::[\w.-]+", "s3:ResourceAccount")
+_WHOLE = Grain()
+
+GRAINS = {
+    "ec2:AuthorizeSecurityGroupIngress": _GROUP,
+    "ec2:RevokeSecurityGroupIngress": _GROUP,
+    "ec2:EnableEbsEncryptionByDefault": _WHOLE,
+    "ec2:DisableEbsEncryptionByDefault": _WHOLE,
+    "s3:PutBucketPublicAccessBlock": _BUCKET,
+    "s3:PutBucketVersioning": _BUCKET,
+    "s3:PutBucketPolicy": _BUCKET,
+    "s3:DeleteBucketPolicy": _BUCKET,
+    "iam:UpdateAccountPasswordPolicy": _WHOLE,
+    "iam:DeleteAccountPasswordPolicy": _WHOLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What an action may be done to: the Resource and the Condition of a policy statement."""
+
+    resource: str
+    conditions: tuple[tuple[str, str], ...]
+
+    @property
+    def statement(self) -> dict[str, Any]:
+        return {"Resource": self.resource, "Condition": {"StringEquals": dict(self.conditions)}}
+
+
+def reach(action: str, resource: Resource) -> Reach:
+    """The narrowest reach with which ``action`` can still be done to ``resource``.
+
+    The region always counts: S3's calls about a bucket go to the bucket's region, and what has no
+    region is asked in the one that leads its partition. Raises BadInput for an action that is not
+    in the table, and for a resource that it cannot be about.
+    """
+    grain = GRAINS.get(action)
+    if grain is None:
+        raise BadInput(
+            "steps",
+            f"{action} is not among the writes whose permissions are known.",
+            "Look it up in the Service Authorization Reference, and add it to GRAINS.",
+        )
+    partition = resource.id.split(":")[1] if resource.id.count(":") >= 5 else "aws"
+    region = resource.region
+    if region == "global":
+        region = LEADING_REGIONS.get(partition, "us-east-1")
+    conditions = [("aws:RequestedRegion", region)]
+    if grain.account_key:
+        conditions.append((grain.account_key, resource.account))
+    if grain.pattern is None:
+        return Reach("*", tuple(conditions))
+    # Checked in full: a name with a wildcard in it would let in more than its resource.
+    pattern = grain.pattern.format(
+        partition=re.escape(partition), region=re.escape(region), account=resource.account
+    )
+    if not re.fullmatch(pattern, resource.id, re.ASCII):
+        raise BadInput("steps", f"{action} is not done to resources such as {resource.id!r}.")
+    return Reach(resource.id, tuple(conditions))
