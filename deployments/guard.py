@@ -7,11 +7,13 @@ come through it too. What it guards are runs paused on a Suture approval: a form
 - ``POST flow_runs/{id}/resume``: every field is checked; the code stays at the desk and Prefect
   stores a handle. A bad answer gets words (HTTP 422) and the run stays suspended.
 - ``input``, ``set_state``, ``bulk_set_state`` and ``PATCH``: ways round the form, refused.
-- ``POST suture/codes/redeem``: the resumed run reads its code, once.
+- ``POST suture/codes/redeem``: the resumed run reads its code, once, with a proof that it holds the
+  key that server and runs share.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import re
@@ -20,12 +22,14 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from pydantic import SecretStr
 from starlette._utils import get_route_path
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.code_desk import CodeDesk, HandleGone, WrongRun
 from tasks.approval import Answer, FormShape, check, form_shape, is_handle, problems
+from tasks.codes import proof
 
 logger = logging.getLogger("suture.guard")
 
@@ -34,7 +38,9 @@ MAX_ANSWER_BYTES = 64 * 1024
 MAX_INPUT_BYTES = 8 * 1024 * 1024
 
 _RUN_ID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
-_PAUSE_RESPONSE_KEY = re.compile(r"(?:suspended|paused)-.*-response", re.IGNORECASE | re.DOTALL)
+_PAUSE_KEY = re.compile(
+    r"(?:suspended|paused)-.*-(response|schema|description)", re.IGNORECASE | re.DOTALL
+)
 _STOPPED = frozenset({"CANCELLED", "CANCELLING", "FAILED", "CRASHED"})
 _RESUMED = frozenset({"SCHEDULED", "PENDING", "RUNNING"})
 _PLANNED = frozenset({"parameters", "empirical_policy", "job_variables"})
@@ -70,12 +76,21 @@ class Guard:
     """ASGI middleware for Prefect's API app. One per process, as the desk is in its memory.
 
     ``approver_header`` names the header in which an authenticating proxy says who the person is;
-    None trusts no header, and approvers are as they typed themselves.
+    None trusts no header, and approvers are as they typed themselves. ``key`` is what a run must
+    hold to read its code; None gives it to whoever may call the API and names the run.
     """
 
-    def __init__(self, app: ASGIApp, *, desk: CodeDesk, approver_header: str | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        desk: CodeDesk,
+        approver_header: str | None = None,
+        key: SecretStr | None = None,
+    ) -> None:
         self.app = app
         self.desk = desk
+        self.key = key
         self.approver_header = approver_header.lower().encode() if approver_header else None
         self._answering: set[str] = set()
 
@@ -221,13 +236,20 @@ class Guard:
         body = await _json_object(scope, receive, MAX_INPUT_BYTES)
         key = body.get("key")
         pause = await self._pause_of(scope, run_id)
-        answers = pause.keyset.get("response") if pause is not None and pause.guarded else None
-        # Prefect keeps these keys for the answers to pauses and writes them itself, so that one
-        # planted before the pause would be no less a way round the form.
-        if isinstance(key, str) and (key == answers or _PAUSE_RESPONSE_KEY.fullmatch(key)):
+        keyset = pause.keyset if pause is not None else {}
+        kept = _PAUSE_KEY.fullmatch(key) if isinstance(key, str) else None
+        kind = kept[1].lower() if kept else ""
+        # Prefect keeps these keys for pauses. An answer it writes itself, so that one planted
+        # before the pause would be no less a way round the form.
+        answers = pause is not None and pause.guarded and key == keyset.get("response")
+        if kind == "response" or answers:
             raise Refused(
                 403, "An approval is answered by resuming its run, not by storing an input."
             )
+        # A form is stored by its own run right after the pause: one that is there before would ask
+        # what somebody else made up, and a form without a code would not be guarded at all.
+        if kind and key not in keyset.values():
+            raise Refused(403, "A form is stored by its own run, once the run waits for it.")
         return json.dumps(body).encode()
 
     async def _delete_input(self, scope: Scope, run_id: str, key: str) -> None:
@@ -253,6 +275,12 @@ class Guard:
         handle, run_id = body.get("handle"), _run_id(str(body.get("flow_run_id")))
         if not isinstance(handle, str) or not is_handle(handle) or run_id is None:
             raise Refused(422, "Send a handle and a flow_run_id.")
+        if self.key is not None and not _proven(self.key, handle, run_id, body.get("proof")):
+            raise Refused(
+                403,
+                "Who asks for this code does not hold the server's SUTURE_GUARD_KEY. "
+                "Give the workers the same key.",
+            )
         try:
             self.desk.look(handle, run_id)
             run = await self._run(scope, run_id)
@@ -346,6 +374,11 @@ def _stored_fields(fields: Mapping[str, Any], answer: Answer, handle: str) -> di
     """What Prefect may store: the fields as checked, with the handle where the code stood."""
     kept = {name: value.strip() for name, value in fields.items() if isinstance(value, str)}
     return {**kept, "approver": answer.approver, "code": handle}
+
+
+def _proven(key: SecretStr, handle: str, run_id: str, given: object) -> bool:
+    expected = proof(key, handle, run_id).encode()
+    return isinstance(given, str) and hmac.compare_digest(given.encode(errors="replace"), expected)
 
 
 def _only_stops(body: Mapping[str, Any]) -> bool:

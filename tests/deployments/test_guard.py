@@ -23,8 +23,10 @@ from starlette.routing import Mount, Route
 from deployments.code_desk import CodeDesk, HandleGone, WrongRun
 from deployments.guard import MAX_ANSWER_BYTES, Guard
 from tasks.approval import is_handle
+from tasks.codes import proof
 
 CODE = "918273"
+KEY = SecretStr("what the server and the runs share")
 KEYSET = {kind: f"suspended-approval-1-{kind}" for kind in ("description", "response", "schema")}
 FORM = {
     "properties": {
@@ -117,9 +119,11 @@ class Bench:
         return not self.prefect.bodies and not len(self.desk)
 
 
-def bench_for(prefect: FakePrefect, header: str | None = None) -> Bench:
+def bench_for(
+    prefect: FakePrefect, header: str | None = None, key: SecretStr | None = None
+) -> Bench:
     desk = CodeDesk()
-    guard = Guard(prefect.app(), desk=desk, approver_header=header)
+    guard = Guard(prefect.app(), desk=desk, approver_header=header, key=key)
     app = Starlette(routes=[Mount("/api", app=guard)])
     http = httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://suture.test/api"
@@ -372,7 +376,6 @@ async def test_bulk_set_state_of_other_runs_passes(bench: Bench) -> None:
         (KEYSET["response"], False),
         ("suspended-approval-2-response", False),
         ("Paused-1-response", False),
-        (KEYSET["description"], True),
         ("note-response-1", True),
     ],
 )
@@ -383,6 +386,22 @@ async def test_an_answer_cannot_be_planted(bench: Bench, key: str, passes: bool)
         response = await bench.http.post(f"/flow_runs/{run}/input", json=body)
         assert response.status_code == (201 if passes else 403)
     assert len(bench.prefect.bodies) == (2 if passes else 0)
+
+
+@pytest.mark.parametrize("kind", ["schema", "description"])
+async def test_a_form_is_stored_by_its_own_run_after_the_pause(bench: Bench, kind: str) -> None:
+    for state, key, status in (
+        ("RUNNING", KEYSET[kind], 403),
+        ("PAUSED", f"suspended-approval-2-{kind}", 403),
+        ("PAUSED", KEYSET[kind], 201),
+    ):
+        run = bench.prefect.add(state, form=None)
+        body = {"key": key, "value": "{}"}
+        response = await bench.http.post(f"/flow_runs/{run}/input", json=body)
+        assert response.status_code == status
+    theirs = bench.prefect.add(form={"properties": {"name": {}}})
+    body = {"key": KEYSET["description"], "value": '"page"'}
+    assert (await bench.http.post(f"/flow_runs/{theirs}/input", json=body)).status_code == 201
 
 
 async def test_an_answer_cannot_be_planted_under_a_key_of_its_own(bench: Bench) -> None:
@@ -441,6 +460,27 @@ async def test_a_code_is_for_its_run_once_resumed(bench: Bench) -> None:
     assert page.status_code == 403
     read = await bench.redeem(handle, run.upper())
     assert read.json()["code"] == CODE
+
+
+async def test_a_code_is_for_who_holds_the_key() -> None:
+    bench = bench_for(FakePrefect(), key=KEY)
+    async with bench.http:
+        run = bench.prefect.add()
+        await bench.resume(run)
+        bench.prefect.runs[run]["state"]["type"] = "RUNNING"
+        handle = bench.stored()["code"]
+        asked: dict[str, Any] = {"handle": handle, "flow_run_id": run}
+        right = proof(KEY, handle, run)
+        wrong = [None, "", 7, [right], right[:-1], right.upper(), "é" * 64, "\ud800"]
+        wrong += [proof(SecretStr("x" * 32), handle, run), proof(KEY, handle, str(uuid4()))]
+        for given in wrong:
+            body = json.dumps({**asked, "proof": given})
+            refused = await bench.http.post("/suture/codes/redeem", content=body)
+            assert refused.status_code == 403
+            assert "does not hold the server's SUTURE_GUARD_KEY" in refused.json()["detail"]
+        assert (await bench.redeem(handle, run)).status_code == 403
+        read = await bench.http.post("/suture/codes/redeem", json={**asked, "proof": right})
+        assert read.json()["code"] == CODE
 
 
 async def test_the_sign_in_proxy_says_who_it_is(proxied: Bench) -> None:
