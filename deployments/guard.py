@@ -7,6 +7,8 @@ come through it too. What it guards are runs paused on a Suture approval: a form
 - ``POST flow_runs/{id}/resume``: every field is checked; the code stays at the desk and Prefect
   stores a handle. A bad answer gets words (HTTP 422) and the run stays suspended.
 - ``input``, ``set_state``, ``bulk_set_state`` and ``PATCH``: ways round the form, refused.
+- ``POST flow_runs`` and ``create_flow_run``: who signed in and starts a run is written on it, where
+  nobody else can write.
 - ``POST suture/codes/redeem``: the resumed run reads its code, once, with a proof that it holds the
   key that server and runs share.
 """
@@ -29,6 +31,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.code_desk import CodeDesk, HandleGone, WrongRun
 from tasks.approval import Answer, FormShape, check, form_shape, is_handle, problems
+from tasks.approvers import REQUESTED_BY
 from tasks.codes import proof
 
 logger = logging.getLogger("suture.guard")
@@ -127,6 +130,12 @@ class Guard:
                 return await self._create_input(scope, receive, run_id)
             case "DELETE", ["flow_runs", run, "input", *_] if run_id := _run_id(run):
                 await self._delete_input(scope, run_id, "/".join(parts[3:]))
+            case "POST", ["flow_runs"] | ["deployments", _, "create_flow_run"]:
+                return await self._create_run(scope, receive)
+            case "POST", ["deployments", _, "create_flow_run", "bulk"]:
+                return await self._create_runs(scope, receive)
+            case "PATCH", ["flow_runs", run, "labels"] if _run_id(run):
+                return await self._label(scope, receive)
             case "PATCH", ["flow_runs", run] if run_id := _run_id(run):
                 return await self._update(scope, receive, run_id)
         return None
@@ -149,6 +158,10 @@ class Guard:
         fields = _answered_fields(await _json_object(scope, receive, MAX_ANSWER_BYTES))
         verified = self._verified_approver(scope)
         answer = _checked(fields, pause.form, verified)
+        if answer.approved and (
+            words := pause.form.terms.refusal(answer.approver, verified=verified is not None)
+        ):
+            raise Refused(403, words)
         return await self._hand_on(scope, receive, run_id, fields, answer, verified is not None)
 
     async def _hand_on(
@@ -198,6 +211,34 @@ class Guard:
         if len(names) != 1 or not names[0].strip():
             raise Refused(403, "Approvals are taken only through the sign-in proxy.")
         return names[0].strip()
+
+    # --- starting a run ---
+
+    async def _create_run(self, scope: Scope, receive: Receive) -> bytes:
+        return json.dumps(self._signed(scope, await _json_object(scope, receive))).encode()
+
+    async def _create_runs(self, scope: Scope, receive: Receive) -> bytes:
+        bodies = await _json(scope, receive, MAX_INPUT_BYTES)
+        if not isinstance(bodies, list) or not all(isinstance(body, dict) for body in bodies):
+            raise Refused(422, "The request must be a list of JSON objects.")
+        return json.dumps([self._signed(scope, body) for body in bodies]).encode()
+
+    def _signed(self, scope: Scope, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The body of a new run with the name of who signed in; empty for nobody, which counts too:
+        a run would take over what its deployment is labelled with.
+        """
+        names = _header_values(scope, self.approver_header) if self.approver_header else []
+        name = names[0].strip() if len(names) == 1 else ""
+        labels = body.get("labels") or {}
+        if not isinstance(labels, dict):
+            raise Refused(422, "labels must be a JSON object.")
+        return {**body, "labels": {**labels, REQUESTED_BY: name}}
+
+    async def _label(self, scope: Scope, receive: Receive) -> bytes:
+        body = await _json_object(scope, receive)
+        if REQUESTED_BY in body:
+            raise Refused(403, "Who started a run is written once, by the server.")
+        return json.dumps(body).encode()
 
     # --- ways round the form ---
 
@@ -356,7 +397,11 @@ class Guard:
 
 
 def _checked(fields: Mapping[str, Any], form: FormShape, approver: str | None) -> Answer:
-    asked: dict[str, Any] = {"numbers": form.numbers, "inputs": form.inputs}
+    asked: dict[str, Any] = {
+        "numbers": form.numbers,
+        "inputs": form.inputs,
+        "code_needed": form.terms.last,
+    }
     found = problems(fields, **asked, typed=True, approver=approver)
     if found:
         raise Refused(422, " ".join(form.said(problem) for problem in found))
@@ -417,25 +462,32 @@ def _run_id(text: str) -> str | None:
     return str(UUID(text)) if _RUN_ID.fullmatch(text) else None
 
 
-async def _json_object(scope: Scope, receive: Receive, limit: int) -> dict[str, Any]:
+async def _json_object(
+    scope: Scope, receive: Receive, limit: int = MAX_INPUT_BYTES
+) -> dict[str, Any]:
     """The request's body as one JSON object. Raises Refused in words that repeat nothing of it."""
+    value = await _json(scope, receive, limit)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Refused(422, "The request must be a JSON object.")
+    return value
+
+
+async def _json(scope: Scope, receive: Receive, limit: int) -> Any:
+    """The request's body as JSON; None for an empty one."""
     kinds = _header_values(scope, b"content-type")
     kind = kinds[0].partition(";")[0].strip().lower() if kinds else "application/json"
     if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", kind):
         raise Refused(415, "Send JSON (Content-Type: application/json).")
     body = await _body(scope, receive, limit)
     if not body.strip():
-        return {}
+        return None
     try:
-        value = json.loads(body, object_pairs_hook=_no_duplicates)
+        return json.loads(body, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError):
         # The parser's own words could quote the body.
         raise Refused(422, "The request is not valid JSON, or has a key twice.") from None
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise Refused(422, "The request must be a JSON object.")
-    return value
 
 
 def _no_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

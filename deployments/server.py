@@ -23,9 +23,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.code_desk import CodeDesk
-from deployments.core_dumps import forbid_core_dumps
 from deployments.guard import Guard
 from tasks import settings
+from tasks.core_dumps import forbid_core_dumps
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -9,7 +9,7 @@ from prefect.states import Failed
 
 from flows.remediate import carry_through
 from tasks.errors import BadInput
-from tasks.remediation import begin_restore
+from tasks.remediation import begin_restore, who_signed_in
 
 
 @flow(name="restore", persist_result=False)
@@ -23,7 +23,8 @@ def restore(remediation_id: str, requested_by: str = "a person in the Prefect UI
         requested_by: Who asks, for the audit log.
     """
     try:
-        run = begin_restore(flow_run.id, remediation_id, requested_by)
+        signed_in = who_signed_in(flow_run.id)
+        run = begin_restore(flow_run.id, remediation_id, requested_by, signed_in)
     except BadInput as problem:
         return Failed(name="Cannot start", message=str(problem))
     return carry_through(run)

@@ -10,6 +10,7 @@ import psycopg
 from psycopg import Connection
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from tasks.approvers import Terms, terms_from_json
 from tasks.closing import Closed
 from tasks.errors import BadInput
 from tasks.model import AccountScan, Resource, observe
@@ -64,7 +65,12 @@ def _save_more(warehouse: Connection, run: Run, record: Record, one: Planned) ->
         _observe(warehouse, run, place, one.resource, one.read_at)
     elif one.plan is not None:
         remediations.add_snapshot(warehouse, record.id, "before", one.plan.resource)
-    details = {"finding": one.finding.id, "state": one.state}
+    details = {
+        "finding": one.finding.id,
+        "state": one.state,
+        "requested_by": run.requested_by,
+        "requester_verified": run.requester_verified,
+    }
     note(warehouse, run, "planned", record.id, details)
 
 
@@ -89,12 +95,20 @@ def read_back(warehouse: Connection, run_id: str) -> Run | None:
         expires_at=first.expires_at,
         notes=list(dict.fromkeys(record.message for record in waiting if record.message)),
         undoes=next((one.plan["undoes"] for one in records if one.plan.get("undoes")), ""),
+        terms=next(
+            (terms_from_json(one.plan["terms"]) for one in waiting if "terms" in one.plan), Terms()
+        ),
     )
 
 
 def _plan_row(run: Run, plan: Plan) -> dict[str, Any]:
     """The plan as it is kept, with what the run must know when it starts from the top again."""
-    return {**plan_json(plan), "round": run.round, "undoes": run.undoes}
+    return {
+        **plan_json(plan),
+        "round": run.round,
+        "undoes": run.undoes,
+        "terms": run.terms.as_json(),
+    }
 
 
 def _item(record: Record) -> Item:
@@ -203,6 +217,15 @@ def settle(
     _patiently(write)
     for item in items:
         item.state, item.message = state, message
+
+
+def note_approval(run: Run, approved: Terms) -> None:
+    """Append to the audit log who has just approved what waits: the last of those given."""
+    last = approved.given[-1]
+    details = {"verified": last.verified, "approval": len(approved.given), "of": approved.needed}
+    with connect() as warehouse, warehouse.transaction():
+        for item in run.waiting:
+            note(warehouse, run, "approved", item.id, details, actor=last.approver)
 
 
 def look_up(item: Item) -> None:

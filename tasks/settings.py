@@ -76,6 +76,17 @@ def guard_key() -> SecretStr | None:
     return SecretStr(value)
 
 
+def guarded() -> bool:
+    """``SUTURE_GUARD``: on, or off where runs use a Prefect server that is not `suture server`.
+
+    Without the guard the code comes to the run as it was typed, from Prefect's database.
+    """
+    value = os.environ.get("SUTURE_GUARD", "") or "on"
+    if value not in ("on", "off"):
+        raise BadInput("SUTURE_GUARD", "is neither on nor off.", "Unset it to keep the guard.")
+    return value == "on"
+
+
 def ui_url() -> str:
     """``SUTURE_UI_URL``, else Prefect's UI beside its API: where people open runs."""
     if url := os.environ.get("SUTURE_UI_URL"):
