@@ -25,6 +25,7 @@ import pyotp
 import trustme
 from azure.identity import ClientSecretCredential
 
+from deployments.local.issued import note
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.azure_write import identity_options
 from tasks.clouds.gate import MOST_MINUTES, CustomerCredentials, OpenGate, close_gate, open_gate
@@ -125,6 +126,7 @@ class EmulatedCustomer:
         if path == "/open":
             claims = self._requests.verified(request, self.url)
             opened = self._open(claims)
+            note("machine code", opened.code.get_secret_value())
             return {
                 "code": opened.code.get_secret_value(),
                 "expires_at": timestamp(opened.expires_at),
