@@ -43,7 +43,8 @@ from tasks.model import Cloud
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import account_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.attack]
+# The first to use the stack waits for it to start and to be scanned as well.
+pytestmark = [pytest.mark.slow, pytest.mark.attack, pytest.mark.timeout(600)]
 
 AWS_SSH = "aws_ec2_security_group_ssh_not_open"
 AZURE_SSH = "azure_network_security_group_ssh_not_open"

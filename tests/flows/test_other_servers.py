@@ -31,7 +31,8 @@ from deployments.local.children import Child, free_port
 from deployments.local.postgres import EmbeddedPostgres
 from flows.remediate import remediate
 
-pytestmark = [pytest.mark.slow, pytest.mark.attack]
+# The first to use the stack waits for it to start and to be scanned as well.
+pytestmark = [pytest.mark.slow, pytest.mark.attack, pytest.mark.timeout(600)]
 
 AWS_SSH = "aws_ec2_security_group_ssh_not_open"
 VERSIONING = "aws_s3_bucket_versioning_enabled"
