@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -222,3 +225,37 @@ def test_a_remediation_is_put_back_byte_for_byte(fleet: Any) -> None:
     refused = fleet.end(fleet.start_restore(row.id))
     assert refused["name"] == "Cannot start"
     assert "nothing of it to put back" in refused["message"]
+
+
+def test_a_restore_of_what_has_changed_since_is_refused_and_shows_what(fleet: Any) -> None:
+    """Two fixes of one bucket: the second is a change since the first."""
+    found = fleet.take_resource(TLS_ONLY, VERSIONING)
+    run_id = fleet.start_and_wait(found)
+    assert fleet.approve(run_id)["name"] == "Remediated"
+    first = min(fleet.rows(run_id), key=number)
+    changed = {TLS_ONLY: "config.Versioning.Status", VERSIONING: "config.Policy"}
+    field = changed[first.plan["rule"]]
+    left = fleet.now(found[0]).fingerprint
+
+    back_id = fleet.start_restore(first.id)
+    refused = fleet.end(back_id)
+    assert (refused["type"], refused["name"]) == ("FAILED", "Drifted"), refused
+    assert f"its resource has been changed since: {field} was" in refused["message"]
+    (artifact,) = httpx.post(
+        f"{fleet.stack.api_url}/artifacts/filter",
+        json={"artifacts": {"flow_run_id": {"any_": [back_id]}}},
+        trust_env=False,
+    ).json()
+    assert f"| `{field}` |" in artifact["data"]
+    by_hand = subprocess.run(
+        [sys.executable, "-m", "deployments.cli", "restore", first.id],
+        env={**os.environ, **fleet.stack.env, "COLUMNS": "300"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert by_hand.returncode != 0
+    assert field in by_hand.stdout
+    assert "its resource has been changed since" in by_hand.stderr
+    assert fleet.now(found[0]).fingerprint == left
+    assert fleet.rows(run_id)[0].state == "remediated"
