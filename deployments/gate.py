@@ -17,10 +17,10 @@ from typing import Any
 import pyotp
 from pydantic import SecretStr
 
-from deployments.core_dumps import forbid_core_dumps
 from tasks import settings
 from tasks.clouds.gate import close_gate, gate_status, open_gate
 from tasks.clouds.token_request import present_code
+from tasks.core_dumps import forbid_core_dumps
 from tasks.errors import BadInput
 from tasks.inventory import AwsSource, Inventory, load_inventory
 from tasks.model import Account, Cloud

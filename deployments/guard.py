@@ -7,11 +7,15 @@ come through it too. What it guards are runs paused on a Suture approval: a form
 - ``POST flow_runs/{id}/resume``: every field is checked; the code stays at the desk and Prefect
   stores a handle. A bad answer gets words (HTTP 422) and the run stays suspended.
 - ``input``, ``set_state``, ``bulk_set_state`` and ``PATCH``: ways round the form, refused.
-- ``POST suture/codes/redeem``: the resumed run reads its code, once.
+- ``POST flow_runs`` and ``create_flow_run``: who signed in and starts a run is written on it, where
+  nobody else can write.
+- ``POST suture/codes/redeem``: the resumed run reads its code, once, with a proof that it holds the
+  key that server and runs share.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import re
@@ -20,12 +24,15 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from pydantic import SecretStr
 from starlette._utils import get_route_path
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.code_desk import CodeDesk, HandleGone, WrongRun
 from tasks.approval import Answer, FormShape, check, form_shape, is_handle, problems
+from tasks.approvers import REQUESTED_BY
+from tasks.codes import proof
 
 logger = logging.getLogger("suture.guard")
 
@@ -34,7 +41,9 @@ MAX_ANSWER_BYTES = 64 * 1024
 MAX_INPUT_BYTES = 8 * 1024 * 1024
 
 _RUN_ID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
-_PAUSE_RESPONSE_KEY = re.compile(r"(?:suspended|paused)-.*-response", re.IGNORECASE | re.DOTALL)
+_PAUSE_KEY = re.compile(
+    r"(?:suspended|paused)-.*-(response|schema|description)", re.IGNORECASE | re.DOTALL
+)
 _STOPPED = frozenset({"CANCELLED", "CANCELLING", "FAILED", "CRASHED"})
 _RESUMED = frozenset({"SCHEDULED", "PENDING", "RUNNING"})
 _PLANNED = frozenset({"parameters", "empirical_policy", "job_variables"})
@@ -70,12 +79,21 @@ class Guard:
     """ASGI middleware for Prefect's API app. One per process, as the desk is in its memory.
 
     ``approver_header`` names the header in which an authenticating proxy says who the person is;
-    None trusts no header, and approvers are as they typed themselves.
+    None trusts no header, and approvers are as they typed themselves. ``key`` is what a run must
+    hold to read its code; None gives it to whoever may call the API and names the run.
     """
 
-    def __init__(self, app: ASGIApp, *, desk: CodeDesk, approver_header: str | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        desk: CodeDesk,
+        approver_header: str | None = None,
+        key: SecretStr | None = None,
+    ) -> None:
         self.app = app
         self.desk = desk
+        self.key = key
         self.approver_header = approver_header.lower().encode() if approver_header else None
         self._answering: set[str] = set()
 
@@ -112,6 +130,12 @@ class Guard:
                 return await self._create_input(scope, receive, run_id)
             case "DELETE", ["flow_runs", run, "input", *_] if run_id := _run_id(run):
                 await self._delete_input(scope, run_id, "/".join(parts[3:]))
+            case "POST", ["flow_runs"] | ["deployments", _, "create_flow_run"]:
+                return await self._create_run(scope, receive)
+            case "POST", ["deployments", _, "create_flow_run", "bulk"]:
+                return await self._create_runs(scope, receive)
+            case "PATCH", ["flow_runs", run, "labels"] if _run_id(run):
+                return await self._label(scope, receive)
             case "PATCH", ["flow_runs", run] if run_id := _run_id(run):
                 return await self._update(scope, receive, run_id)
         return None
@@ -134,6 +158,10 @@ class Guard:
         fields = _answered_fields(await _json_object(scope, receive, MAX_ANSWER_BYTES))
         verified = self._verified_approver(scope)
         answer = _checked(fields, pause.form, verified)
+        if answer.approved and (
+            words := pause.form.terms.refusal(answer.approver, verified=verified is not None)
+        ):
+            raise Refused(403, words)
         return await self._hand_on(scope, receive, run_id, fields, answer, verified is not None)
 
     async def _hand_on(
@@ -184,6 +212,34 @@ class Guard:
             raise Refused(403, "Approvals are taken only through the sign-in proxy.")
         return names[0].strip()
 
+    # --- starting a run ---
+
+    async def _create_run(self, scope: Scope, receive: Receive) -> bytes:
+        return json.dumps(self._signed(scope, await _json_object(scope, receive))).encode()
+
+    async def _create_runs(self, scope: Scope, receive: Receive) -> bytes:
+        bodies = await _json(scope, receive, MAX_INPUT_BYTES)
+        if not isinstance(bodies, list) or not all(isinstance(body, dict) for body in bodies):
+            raise Refused(422, "The request must be a list of JSON objects.")
+        return json.dumps([self._signed(scope, body) for body in bodies]).encode()
+
+    def _signed(self, scope: Scope, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The body of a new run with the name of who signed in; empty for nobody, which counts too:
+        a run would take over what its deployment is labelled with.
+        """
+        names = _header_values(scope, self.approver_header) if self.approver_header else []
+        name = names[0].strip() if len(names) == 1 else ""
+        labels = body.get("labels") or {}
+        if not isinstance(labels, dict):
+            raise Refused(422, "labels must be a JSON object.")
+        return {**body, "labels": {**labels, REQUESTED_BY: name}}
+
+    async def _label(self, scope: Scope, receive: Receive) -> bytes:
+        body = await _json_object(scope, receive)
+        if REQUESTED_BY in body:
+            raise Refused(403, "Who started a run is written once, by the server.")
+        return json.dumps(body).encode()
+
     # --- ways round the form ---
 
     async def _set_state(self, scope: Scope, receive: Receive, run_id: str) -> bytes | None:
@@ -221,13 +277,20 @@ class Guard:
         body = await _json_object(scope, receive, MAX_INPUT_BYTES)
         key = body.get("key")
         pause = await self._pause_of(scope, run_id)
-        answers = pause.keyset.get("response") if pause is not None and pause.guarded else None
-        # Prefect keeps these keys for the answers to pauses and writes them itself, so that one
-        # planted before the pause would be no less a way round the form.
-        if isinstance(key, str) and (key == answers or _PAUSE_RESPONSE_KEY.fullmatch(key)):
+        keyset = pause.keyset if pause is not None else {}
+        kept = _PAUSE_KEY.fullmatch(key) if isinstance(key, str) else None
+        kind = kept[1].lower() if kept else ""
+        # Prefect keeps these keys for pauses. An answer it writes itself, so that one planted
+        # before the pause would be no less a way round the form.
+        answers = pause is not None and pause.guarded and key == keyset.get("response")
+        if kind == "response" or answers:
             raise Refused(
                 403, "An approval is answered by resuming its run, not by storing an input."
             )
+        # A form is stored by its own run right after the pause: one that is there before would ask
+        # what somebody else made up, and a form without a code would not be guarded at all.
+        if kind and key not in keyset.values():
+            raise Refused(403, "A form is stored by its own run, once the run waits for it.")
         return json.dumps(body).encode()
 
     async def _delete_input(self, scope: Scope, run_id: str, key: str) -> None:
@@ -253,6 +316,12 @@ class Guard:
         handle, run_id = body.get("handle"), _run_id(str(body.get("flow_run_id")))
         if not isinstance(handle, str) or not is_handle(handle) or run_id is None:
             raise Refused(422, "Send a handle and a flow_run_id.")
+        if self.key is not None and not _proven(self.key, handle, run_id, body.get("proof")):
+            raise Refused(
+                403,
+                "Who asks for this code does not hold the server's SUTURE_GUARD_KEY. "
+                "Give the workers the same key.",
+            )
         try:
             self.desk.look(handle, run_id)
             run = await self._run(scope, run_id)
@@ -328,7 +397,11 @@ class Guard:
 
 
 def _checked(fields: Mapping[str, Any], form: FormShape, approver: str | None) -> Answer:
-    asked: dict[str, Any] = {"numbers": form.numbers, "inputs": form.inputs}
+    asked: dict[str, Any] = {
+        "numbers": form.numbers,
+        "inputs": form.inputs,
+        "code_needed": form.terms.last,
+    }
     found = problems(fields, **asked, typed=True, approver=approver)
     if found:
         raise Refused(422, " ".join(form.said(problem) for problem in found))
@@ -346,6 +419,11 @@ def _stored_fields(fields: Mapping[str, Any], answer: Answer, handle: str) -> di
     """What Prefect may store: the fields as checked, with the handle where the code stood."""
     kept = {name: value.strip() for name, value in fields.items() if isinstance(value, str)}
     return {**kept, "approver": answer.approver, "code": handle}
+
+
+def _proven(key: SecretStr, handle: str, run_id: str, given: object) -> bool:
+    expected = proof(key, handle, run_id).encode()
+    return isinstance(given, str) and hmac.compare_digest(given.encode(errors="replace"), expected)
 
 
 def _only_stops(body: Mapping[str, Any]) -> bool:
@@ -384,25 +462,32 @@ def _run_id(text: str) -> str | None:
     return str(UUID(text)) if _RUN_ID.fullmatch(text) else None
 
 
-async def _json_object(scope: Scope, receive: Receive, limit: int) -> dict[str, Any]:
+async def _json_object(
+    scope: Scope, receive: Receive, limit: int = MAX_INPUT_BYTES
+) -> dict[str, Any]:
     """The request's body as one JSON object. Raises Refused in words that repeat nothing of it."""
+    value = await _json(scope, receive, limit)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Refused(422, "The request must be a JSON object.")
+    return value
+
+
+async def _json(scope: Scope, receive: Receive, limit: int) -> Any:
+    """The request's body as JSON; None for an empty one."""
     kinds = _header_values(scope, b"content-type")
     kind = kinds[0].partition(";")[0].strip().lower() if kinds else "application/json"
     if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", kind):
         raise Refused(415, "Send JSON (Content-Type: application/json).")
     body = await _body(scope, receive, limit)
     if not body.strip():
-        return {}
+        return None
     try:
-        value = json.loads(body, object_pairs_hook=_no_duplicates)
+        return json.loads(body, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError):
         # The parser's own words could quote the body.
         raise Refused(422, "The request is not valid JSON, or has a key twice.") from None
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise Refused(422, "The request must be a JSON object.")
-    return value
 
 
 def _no_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

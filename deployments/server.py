@@ -2,8 +2,11 @@
 
 Run it in place of ``prefect server start``. Codes wait in this process's memory, so there is one
 worker; scale the database, not the workers. Settings are Prefect's own environment variables, and
-``SUTURE_APPROVER_HEADER``: the header in which an authenticating proxy names the person. Set it
-only when nobody can reach the server round that proxy.
+
+- ``SUTURE_APPROVER_HEADER``: the header in which an authenticating proxy names the person. Set it
+  only when nobody can reach the server round that proxy.
+- ``SUTURE_GUARD_KEY``: a secret of 32 characters or more that the server and the runs share. With
+  it a code is given to a run's process only, and to nobody else who may call the API.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.code_desk import CodeDesk
-from deployments.core_dumps import forbid_core_dumps
 from deployments.guard import Guard
+from tasks import settings
+from tasks.core_dumps import forbid_core_dumps
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -117,6 +121,7 @@ def guarded(app: FastAPI, *, desk: CodeDesk | None = None) -> ASGIApp:
             Guard,
             desk=desk or CodeDesk(),
             approver_header=os.environ.get(APPROVER_HEADER) or None,
+            key=settings.guard_key(),
         )
     )
     from prefect.settings import get_current_settings
@@ -143,6 +148,11 @@ def run_server(host: str = "127.0.0.1", port: int = 4200) -> None:
     refresh_global_settings_context()
     app = guarded(create_app())
     _log_to_stderr()
+    if settings.guard_key() is None:
+        logger.warning(
+            "SUTURE_GUARD_KEY is not set: whoever may call this API can read an approver's code "
+            "before the run does. Set the same key here and for the workers."
+        )
     api = get_current_settings().server.api
     logger.info(
         "Serving Prefect behind the approval guard on http://%s:%s (Prefect's analytics %s)",

@@ -23,7 +23,7 @@ from prefect.runner._control_channel import ControlChannel
 from prefect.runner._process_manager import ProcessHandle
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from deployments.core_dumps import forbid_core_dumps
+from tasks.core_dumps import forbid_core_dumps
 
 # Imported once; none of it starts a thread or opens a connection, which a fork would not survive.
 PRELOADED = (

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from prefect.input import RunInput
 from pydantic import Field, create_model
 
+from tasks.approvers import Terms
 from tasks.model import Input
 
 # How each kind of value is written.
@@ -22,15 +23,26 @@ HOW_TO_WRITE = {
     "text": "",
 }
 
+CODE_NEEDED = (
+    "Needed to approve: the customer opens the gate and reads it to you. "
+    "Used once and stored nowhere."
+)
+CODE_LATER = "Leave it empty: the second person who approves types it."
 
-def approval_form(inputs: Iterable[Input], page: str, *, numbers: int) -> type[RunInput]:
+
+def approval_form(
+    inputs: Iterable[Input], page: str, *, numbers: int, terms: Terms | None = None
+) -> type[RunInput]:
     """The form of one approval: the decision, each value the fixes take, and the approver's code.
 
-    ``page`` is the markdown shown above the fields, ``numbers`` the last number in its table. Kinds
-    and numbers travel in the form's schema, where the guard reads them. Fields stand in the order
-    of an approver's thoughts, the code last: it lives for half a minute only. The decision has no
-    default, because one required field at least makes concurrent answers safe.
+    ``page`` is the markdown shown above the fields, ``numbers`` the last number in its table,
+    ``terms`` who may approve. Kinds, numbers and terms travel in the form's schema, where the guard
+    reads them. The first approval of two needs no code: it would be old before the second, and may
+    be kept nowhere. It has the field all the same, by which forms are guarded. Fields stand in the
+    order of an approver's thoughts, the code last: it lives for half a minute only. The decision
+    has no default, because one required field at least makes concurrent answers safe.
     """
+    terms = terms or Terms()
     fields: dict[str, Any] = {
         "decision": (
             Literal["approve", "deny"],
@@ -52,15 +64,18 @@ def approval_form(inputs: Iterable[Input], page: str, *, numbers: int) -> type[R
         ),
         "approver": (
             str,
-            Field(title="Your name", description="Written down with the decision."),
+            Field(
+                title="Your name",
+                description="Written down with the decision.",
+                json_schema_extra={"terms": terms.as_json()},
+            ),
         ),
         "code": (
             str,
             Field(
                 default="",
                 title="6-digit code",
-                description="Needed to approve: the customer opens the gate and reads it to you. "
-                "Used once and stored nowhere.",
+                description=CODE_NEEDED if terms.last else CODE_LATER,
             ),
         ),
     }

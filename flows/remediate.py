@@ -16,10 +16,12 @@ from tasks.remediation import (
     close_one,
     conclude_round,
     finish_remediation,
+    forget_typed,
     name_run,
     none_left_waiting,
     split_by_account,
     take_answer,
+    who_signed_in,
 )
 from tasks.remediation_run import Answered, Run
 
@@ -37,10 +39,11 @@ def remediate(
         requested_by: Who or what asks, for the audit log.
     """
     try:
-        if started := split_by_account(finding_ids, policy, requested_by):
+        signed_in = who_signed_in(flow_run.id)
+        if started := split_by_account(finding_ids, policy, signed_in or requested_by):
             pages = "; ".join(f"{account}: {one['address']}" for account, one in started.items())
             return Completed(name="Split", message=f"One run for each account. {pages}")
-        run = begin_remediation(flow_run.id, finding_ids, policy, requested_by)
+        run = begin_remediation(flow_run.id, finding_ids, policy, requested_by, signed_in)
     except BadInput as problem:
         return Failed(name="Cannot start", message=str(problem))
     return carry_through(run)
@@ -65,8 +68,8 @@ def ask_approver(run: Run) -> Answered:
 
     Each round has a key of its own: a resumed run finds the answer of the round it waited in.
     """
-    form = approval_form(run.inputs, run.page(), numbers=run.last_number)
-    answer = suspend_flow_run(
-        wait_for_input=form, key=f"approval-{run.round}", timeout=run.seconds_left
-    )
-    return take_answer(run, answer.model_dump())
+    form = approval_form(run.inputs, run.page(), numbers=run.last_number, terms=run.terms)
+    answer = suspend_flow_run(wait_for_input=form, key=run.key, timeout=run.seconds_left)
+    fields = answer.model_dump()
+    forget_typed(run, fields)
+    return take_answer(run, fields)

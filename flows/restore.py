@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 
 from flows.remediate import carry_through
 from tasks.errors import BadInput
-from tasks.remediation import begin_restore, cannot_restore
+from tasks.remediation import begin_restore, cannot_restore, who_signed_in
 
 
 @flow(name="restore", persist_result=False)
@@ -24,7 +24,8 @@ def restore(remediation_id: str, requested_by: str = "a person in the Prefect UI
         requested_by: Who asks, for the audit log.
     """
     try:
-        run = begin_restore(flow_run.id, remediation_id, requested_by)
+        signed_in = who_signed_in(flow_run.id)
+        run = begin_restore(flow_run.id, remediation_id, requested_by, signed_in)
     except BadInput as problem:
         return cannot_restore(problem)
     return carry_through(run)

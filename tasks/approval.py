@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from tasks.approvers import Terms, terms_from_json
 from tasks.errors import BadAnswer
 from tasks.model import Input
 
@@ -88,12 +89,13 @@ class FormShape:
     """What a stored form asks beyond the fields of every approval.
 
     ``numbers`` is how many rows its table has, None when the form does not say. ``titles`` are its
-    fields' names as people see them.
+    fields' names as people see them. ``terms`` is who may approve it.
     """
 
     numbers: int | None = None
     inputs: tuple[Input, ...] = ()
     titles: Mapping[str, str] = field(default_factory=dict)
+    terms: Terms = field(default_factory=Terms)
 
     def said(self, problem: Problem) -> str:
         """A problem in words, under the field's name as the form shows it."""
@@ -122,6 +124,7 @@ def check(
     inputs: Iterable[Input] = (),
     typed: bool = False,
     approver: str | None = None,
+    code_needed: bool = True,
 ) -> Answer:
     """The answer in ``fields``, or BadAnswer for the first thing wrong with it.
 
@@ -129,9 +132,10 @@ def check(
     ``typed`` is the guard's view: an approval needs six digits and a handle is refused. Without it
     (the flow's view) an approval needs a handle, because digits would mean that the answer came
     round the guard and is at rest in a database. ``approver`` is who the sign-in proxy says it is,
-    and replaces what the person wrote.
+    and replaces what the person wrote. Without ``code_needed`` (the first approval of two) a code
+    that was typed all the same goes nowhere.
     """
-    reading = _read(fields, numbers, tuple(inputs), typed, approver)
+    reading = _read(fields, numbers, tuple(inputs), typed, approver, code_needed)
     if reading.problems:
         first = reading.problems[0]
         raise BadAnswer(first.field, first.problem, first.fix)
@@ -151,9 +155,10 @@ def problems(
     inputs: Iterable[Input] = (),
     typed: bool = False,
     approver: str | None = None,
+    code_needed: bool = True,
 ) -> list[Problem]:
     """Everything wrong with an answer, in the form's order; empty when ``check`` would pass."""
-    return _read(fields, numbers, tuple(inputs), typed, approver).problems
+    return _read(fields, numbers, tuple(inputs), typed, approver, code_needed).problems
 
 
 def is_handle(text: str) -> bool:
@@ -164,13 +169,15 @@ def is_handle(text: str) -> bool:
 def form_shape(schema: Mapping[str, Any]) -> FormShape | None:
     """What a stored JSON schema asks, or None when it is not a Suture approval.
 
-    A form with a ``code`` field is one. ``leave_out`` may carry "numbers" (rows in the table) and
-    each value field "kind" (see Input), as extra keys of its schema.
+    A form with a ``code`` field is one. ``leave_out`` may carry "numbers" (rows in the table),
+    ``approver`` "terms" (see Terms) and each value field "kind" (see Input), as extra keys of its
+    schema.
     """
     asked = schema.get("properties")
     if not isinstance(asked, Mapping) or "code" not in asked:
         return None
     numbers = _mapping(asked.get("leave_out")).get("numbers")
+    terms = _mapping(asked.get("approver")).get("terms")
     required = schema.get("required")
     return FormShape(
         numbers=numbers if isinstance(numbers, int) else None,
@@ -188,6 +195,7 @@ def form_shape(schema: Mapping[str, Any]) -> FormShape | None:
             name: str(_mapping(description).get("title", name))
             for name, description in asked.items()
         },
+        terms=terms_from_json(terms) if terms else Terms(),
     )
 
 
@@ -224,6 +232,7 @@ def _read(
     inputs: tuple[Input, ...],
     typed: bool,
     approver: str | None,
+    code_needed: bool,
 ) -> _Reading:
     reading = _Reading()
     if approver is not None:
@@ -233,7 +242,7 @@ def _read(
         return reading
     _decision(reading, texts.get("decision", ""))
     _approver(reading, texts.get("approver", ""), own_word=typed and approver is None)
-    _code(reading, texts.get("code", ""), typed)
+    _code(reading, texts.get("code", ""), typed, needed=code_needed)
     _leave_out(reading, texts.get("leave_out", ""), numbers)
     for asked in inputs:
         _value(reading, asked, texts.get(asked.name, ""))
@@ -281,8 +290,8 @@ def _approver(reading: _Reading, text: str, *, own_word: bool) -> None:
         reading.approver = text
 
 
-def _code(reading: _Reading, text: str, typed: bool) -> None:
-    """A denial needs no code: one typed all the same is dropped here and goes nowhere."""
+def _code(reading: _Reading, text: str, typed: bool, *, needed: bool) -> None:
+    """Where none is needed, as for a denial, one typed all the same is dropped here."""
     if not typed:
         if is_handle(text):
             reading.code = text
@@ -291,7 +300,7 @@ def _code(reading: _Reading, text: str, typed: bool) -> None:
                 "code", "did not come through suture server.", "Resume the run on that server."
             )
         return
-    if reading.decision is not Decision.APPROVE:
+    if reading.decision is not Decision.APPROVE or not needed:
         return
     digits = "".join(text.split())
     if _CODE.fullmatch(digits):

@@ -56,10 +56,11 @@ class Carrier:
         if self._conn is not None and self._holds(self._conn):
             return
         self._let_go()
-        self._conn = connect()
-        if not carriers.carry(self._conn, self._run.id):
-            self._let_go()
+        conn = connect()
+        if not carriers.carry(conn, self._run.id):
+            conn.close()
             raise SutureError(TAKEN)
+        self._conn = conn
 
     def check(self, *, midway: bool = False) -> None:
         """Raise Halted where the run may not write now. ``midway``: it has begun to.
@@ -98,6 +99,7 @@ class Carrier:
 
     def _let_go(self) -> None:
         if self._conn is not None:
+            carriers.let_go(self._conn, self._run.id)
             self._conn.close()
             self._conn = None
 

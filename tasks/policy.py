@@ -10,6 +10,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from tasks.approvers import Approvals, Terms, terms
 from tasks.errors import BadInput, BadPolicy
 from tasks.model import Finding, Severity
 from tasks.yaml_file import Section, parse_yaml, read_yaml
@@ -36,6 +37,7 @@ class Policy:
     ``warm_gate`` says that an automatic fix may use a gate that the customer keeps open ahead.
     ``most_changes_per_hour`` caps what all of its runs may begin to change within any hour, on all
     machines together; None: no such cap.
+    ``approvals`` is who may approve, also when a person asks for the change by hand.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Policy:
     most_runs: int = 20
     warm_gate: bool = False
     most_changes_per_hour: int | None = None
+    approvals: Approvals = field(default_factory=Approvals)
 
     def mismatch(self, finding: Finding) -> str:
         """Why the finding does not meet this policy, in words; empty when it does."""
@@ -153,6 +156,22 @@ def check_automatic(
         raise BadInput("policy", problem, instead)
 
 
+def terms_for(
+    policy: Policy,
+    policies: Sequence[Policy],
+    findings: Sequence[Finding],
+    requesters: Iterable[str],
+) -> Terms:
+    """What a run under ``policy`` asks of its approvers.
+
+    What the policies say that the findings meet counts as well: to ask by hand, or under another
+    name, is no way around the second person.
+    """
+    asked = [(policy.approvals, finding.severity) for finding in findings]
+    asked += [(decide(one, policies).policy.approvals, one.severity) for one in findings]
+    return terms(asked, requesters)
+
+
 def named(policies: Sequence[Policy], name: str) -> Policy:
     """The policy of that name; an empty name means a person's own request.
 
@@ -203,12 +222,13 @@ def assign(
 # --- the file ----------------------------------------------------------------------------------
 
 _KEYS = (
-    *("name", "match", "mode", "values", "expires"),
+    *("name", "match", "mode", "values", "expires", "approvals"),
     *("most_changes", "most_runs", "most_changes_per_hour", "warm_gate"),
 )
 _LIMIT_KEYS = ("changes_per_hour",)
 MOST_PER_HOUR = 100_000
 _MATCH_KEYS = ("rule", "severity", "cloud", "account", "tags")
+_APPROVALS_KEYS = ("two_from", "not_requester", "approvers", "verified")
 
 
 def load_policies(path: Path) -> tuple[Policy, ...]:
@@ -301,6 +321,7 @@ def _policy(section: Section) -> Policy:
         most_runs=section.number("most_runs", 20, least=1, most=1000),
         warm_gate=_warm_gate(section, mode),
         most_changes_per_hour=_per_hour(section, "most_changes_per_hour"),
+        approvals=_approvals(section, Mode(mode)),
     )
 
 
@@ -313,6 +334,36 @@ def _warm_gate(section: Section, mode: str) -> bool:
             "warm_gate", f"stands beside mode: {mode}.", "Only automatic policies can use one."
         )
     return value
+
+
+def _approvals(policy: Section, mode: Mode) -> Approvals:
+    section = policy.section("approvals")
+    if section is None:
+        return Approvals()
+    if mode is Mode.AUTOMATIC:
+        raise policy.bad("approvals", "is set, and nobody is asked.", "Choose mode: assisted.")
+    section.only(_APPROVALS_KEYS)
+    if not section.data:
+        raise policy.bad("approvals", "is empty.", "Say what it asks, such as `two_from: high`.")
+    if isinstance(section.data.get("two_from"), list):
+        raise section.bad("two_from", "is a list.", "Name the mildest severity that needs two.")
+    two_from = next(iter(_choice(section, "two_from", Severity)), None)
+    not_requester = section.flag("not_requester", False)
+    names = _approver_names(section)
+    plain = {name.casefold() for name in names}
+    if two_from and names and len(plain) == 1 and not any(set("*?[") & set(one) for one in plain):
+        raise section.bad("approvers", "names one person, and two must approve.", "Name another.")
+    by_name = bool(two_from or not_requester or names)
+    return Approvals(two_from, not_requester, names, section.flag("verified", by_name))
+
+
+def _approver_names(section: Section) -> tuple[str, ...]:
+    names = tuple(" ".join(name.split()) for name in section.texts("approvers"))
+    if section.has("approvers") and not all(names):
+        raise section.bad("approvers", "has an empty name.", "Write names such as '*@example.org'.")
+    if section.has("approvers") and not names:
+        raise section.bad("approvers", "is empty.", "Leave it out to let anybody approve.")
+    return names
 
 
 def _one_of(section: Section, key: str, allowed: Sequence[str]) -> tuple[str, ...]:

@@ -62,9 +62,12 @@ def settle_run(run_id: str) -> int:
     with connect() as own:
         if not carriers.locks_can_be_trusted(own) or not carriers.carry(own, run_id):
             return 0
-        run = records.read_back(own, run_id)
-        left = [item for item in run.items if item.state == "applying"] if run else []
-        return sum(_settle(own, run, item) for item in left if run)
+        try:
+            run = records.read_back(own, run_id)
+            left = [item for item in run.items if item.state == "applying"] if run else []
+            return sum(_settle(own, run, item) for item in left if run)
+        finally:
+            carriers.let_go(own, run_id)
 
 
 def _settle(warehouse: Connection, run: Run, item: Item) -> bool:

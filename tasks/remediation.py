@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from tasks import approval, codes, settings
 from tasks import remediation_records as records
+from tasks.approvers import REQUESTED_BY, Terms
 from tasks.calls import recording
 from tasks.carrying import carried
 from tasks.closing import Closed, close_finding
@@ -32,6 +33,7 @@ from tasks.clouds.propagation import Propagation
 from tasks.clouds.remediator import Session, open_session
 from tasks.clouds.session_policy import permissions
 from tasks.clouds.token_request import release, request_code
+from tasks.core_dumps import forbid_core_dumps
 from tasks.drift import ChangedSince, drift, in_words, table
 from tasks.errors import (
     ApplyFailed,
@@ -55,7 +57,7 @@ from tasks.planning import (
     plan_findings,
     read_resources,
 )
-from tasks.policy import ON_REQUEST, Mode, Policy, check_automatic, load_policies, named
+from tasks.policy import ON_REQUEST, Mode, Policy, check_automatic, load_policies, named, terms_for
 from tasks.reconciling import settle_run
 from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Answered, Item, Run
 from tasks.rules import rule
@@ -103,12 +105,17 @@ def split_by_account(
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def begin_remediation(
-    run_id: str, finding_ids: Sequence[str], policy_name: str, requested_by: str
+    run_id: str,
+    finding_ids: Sequence[str],
+    policy_name: str,
+    requested_by: str,
+    signed_in: str = "",
 ) -> Run:
     """Plan the run and write it down, or read back what was written before it waited.
 
-    Raises BadInput for ids that are not known, for rules without a fix, and for findings that the
-    named policy does not close by itself although it is automatic.
+    ``signed_in`` is who started it by the sign-in proxy's word, which counts before
+    ``requested_by``. Raises BadInput for ids that are not known, for rules without a fix, and for
+    findings that the named policy does not close by itself although it is automatic.
     """
     with connect() as warehouse:
         if run := _began_before(warehouse, run_id):
@@ -118,7 +125,14 @@ def begin_remediation(
     policies = load_policies(settings.policies_path())
     policy = named(policies, policy_name)
     check_automatic(policy, policies, found)
-    run = Run(run_id, account, policy, requested_by)
+    run = Run(
+        run_id,
+        account,
+        policy,
+        signed_in or requested_by,
+        terms=terms_for(policy, policies, found, (signed_in, requested_by)),
+        requester_verified=bool(signed_in),
+    )
     records.save(run, plan_findings(run.inventory, account, found, policy))
     get_run_logger().info(
         "Planned %d fixes in %s under %s", len(run.waiting), account.id, policy.name
@@ -127,7 +141,7 @@ def begin_remediation(
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def begin_restore(run_id: str, remediation_id: str, requested_by: str) -> Run:
+def begin_restore(run_id: str, remediation_id: str, requested_by: str, signed_in: str = "") -> Run:
     """Plan to take one remediation back, or read back what was written before it waited.
 
     Raises BadInput when it changed nothing that stands, ChangedSince when the resource is not as it
@@ -142,11 +156,20 @@ def begin_restore(run_id: str, remediation_id: str, requested_by: str) -> Run:
     policy = ON_REQUEST
     if back.record.half_applied and back.record.mode == Mode.AUTOMATIC:
         policy = Policy(back.record.policy, Mode.AUTOMATIC)  # whoever let it begin is asked
-    run = Run(run_id, account, policy, requested_by, undoes=back.record.id)
+    policies = load_policies(settings.policies_path())
+    run = Run(
+        run_id,
+        account,
+        policy,
+        signed_in or requested_by,
+        undoes=back.record.id,
+        terms=terms_for(policy, policies, [finding], (signed_in, requested_by)),
+        requester_verified=bool(signed_in),
+    )
     try:
         planned = plan_back(run.inventory, account, finding, back)
     except ChangedSince as changed:
-        details = {"message": str(changed), "requested_by": requested_by}
+        details = {"message": str(changed), "requested_by": run.requested_by}
         with connect() as warehouse:
             records.note(warehouse, run, "restore refused", back.record.id, details)
         raise
@@ -180,6 +203,13 @@ def _settle_broken(run: Run, message: str) -> Run:
     return run
 
 
+@task(cache_policy=NO_CACHE, persist_result=False)
+def who_signed_in(run_id: str) -> str:
+    """Who started the run, as the sign-in proxy told the guard; empty where nobody did."""
+    with get_client(sync_client=True) as client:
+        return str(client.read_flow_run(UUID(run_id)).labels.get(REQUESTED_BY) or "")
+
+
 def name_run(run: Run) -> None:
     """Give the flow run a name that a person recognises in a list."""
     if run.items and run.round == 1:
@@ -194,12 +224,21 @@ def name_run(run: Run) -> None:
 def take_answer(run: Run, fields: Mapping[str, object]) -> Answered:
     """Read an approver's answer: deny, leave out, values; and redeem the code's handle.
 
-    What cannot be used is said on the form of the next round, and nothing is changed.
+    What cannot be used is said on the form of the next round, and nothing is changed. Of two
+    approvals that are needed the first is kept, and the next round asks for the second.
     """
+    forbid_core_dumps()  # the code comes into this process
     try:
-        answer = approval.check(fields, numbers=run.last_number, inputs=run.inputs)
+        answer = approval.check(
+            fields,
+            numbers=run.last_number,
+            inputs=run.inputs,
+            typed=_as_typed(fields),
+            code_needed=run.terms.last,
+        )
         redeemed = _redeem(run, answer)
         if answer.approved:
+            _check_approver(run, redeemed)
             _plan_with(run, answer)
     except (BadInput, GateRefused) as problem:
         ask_again(run, str(problem))
@@ -208,21 +247,59 @@ def take_answer(run: Run, fields: Mapping[str, object]) -> Answered:
     if not answer.approved:
         records.settle(run, run.waiting, "denied", f"Denied by {who}.", who, verified=verified)
         return NOTHING_CHOSEN
-    if not _hold(run):
+    last = run.terms.last
+    if last and not _hold(run):
         return NOTHING_CHOSEN
     left_out = [item for item in run.waiting if item.number in answer.leave_out]
     records.settle(run, left_out, "left_out", "The approver left it out.", who, verified=verified)
-    with connect() as warehouse:
-        for item in run.waiting:
-            approved = {
-                "verified": verified,
-                "plan": item.planned.hash,
-                "values": dict(item.planned.values),
-                "round": run.round,
-            }
-            records.note(warehouse, run, "approved", item.id, approved, actor=who)
+    approved = run.terms.approved_by(who, verified=verified)
+    records.note_approval(run, approved)
+    if not last:
+        _ask_the_next(run, approved)
+        return NOTHING_CHOSEN
     chosen = tuple(item.number for item in run.waiting)
-    return Answered(redeemed.code, chosen, who, verified)
+    return Answered(
+        redeemed.code,
+        chosen,
+        ", ".join(one.approver for one in approved.given),
+        all(one.verified for one in approved.given),
+    )
+
+
+def forget_typed(run: Run, fields: Mapping[str, object]) -> None:
+    """Delete the answer to this round from Prefect's database when it holds a code as typed.
+
+    It came past no guard: by a server that has none, whether there should be one or not. What the
+    database keeps of a deleted row is beyond a client's reach.
+    """
+    code = str(fields.get("code") or "")
+    if not code or approval.is_handle(code):
+        return
+    with get_client(sync_client=True) as client:
+        client.delete_flow_run_input(UUID(run.id), f"suspended-{run.key}-response")
+
+
+def _as_typed(fields: Mapping[str, object]) -> bool:
+    """Whether the answer is to be read as it was typed: past no guard, and there is to be none."""
+    return not settings.guarded() and not approval.is_handle(str(fields.get("code")))
+
+
+def _check_approver(run: Run, redeemed: codes.Redeemed) -> None:
+    """The guard has asked the same of the form, which is Prefect's; this is of our own record."""
+    if words := run.terms.refusal(redeemed.approver, verified=redeemed.verified):
+        raise GateRefused(words)
+
+
+def _ask_the_next(run: Run, approved: Terms) -> None:
+    """Wait for another person, in a round of its own: nobody is asked again."""
+    run.terms = approved
+    run.round += 1
+    run.notes = []
+    try:
+        records.keep_waiting(run)
+    except IllegalTransition:
+        for item in run.waiting:
+            records.look_up(item)
 
 
 def _hold(run: Run) -> bool:
@@ -241,6 +318,8 @@ def _redeem(run: Run, answer: approval.Answer) -> codes.Redeemed:
 
     A denial needs no code: one whose handle is gone counts, under the name as it was typed.
     """
+    if not answer.handle:  # a denial past the guard, or all there is without one
+        return codes.Redeemed(answer.code, answer.approver, verified=False)
     try:
         return codes.redeem(answer.handle, run.id)
     except GateRefused:
@@ -252,7 +331,8 @@ def _redeem(run: Run, answer: approval.Answer) -> codes.Redeemed:
 def _plan_with(run: Run, answer: approval.Answer) -> None:
     """Make the steps again with what the approver gave, from the resource as it was shown.
 
-    All of them or, when a fix cannot take a value (BadInput), none.
+    All of them or, when a fix cannot take a value (BadInput), none. Who approved other values has
+    not approved these: that approval stands no more, and this one is the first.
     """
     made = {}
     for item in run.waiting:
@@ -262,6 +342,8 @@ def _plan_with(run: Run, answer: approval.Answer) -> None:
         own = {value.name for value in rule(plan.rule).inputs}
         given = {**plan.values, **{k: v for k, v in answer.values.items() if k in own}}
         made[item.number] = _planned_again(item, plan.resource, given)
+    if any(run.item(number).planned.hash != plan.hash for number, plan in made.items()):
+        run.terms = run.terms.unapproved()
     for number, plan in made.items():
         run.item(number).plan = plan
 
@@ -282,6 +364,7 @@ def ask_customer(run: Run) -> Answered:
 
     A refusal settles every finding of the run as refused: there is nobody to ask again.
     """
+    forbid_core_dumps()  # the machine's code comes into this process
     if not (_may_ask(run) and _hold(run)):
         return NOTHING_CHOSEN
     source = run.inventory.source(run.account.source)
@@ -330,7 +413,7 @@ def _may_ask(run: Run) -> bool:
 
 def ask_again(run: Run, note: str) -> None:
     """Begin the next round with a note for the approver, or give up after ``MOST_ROUNDS``."""
-    if run.automatic or run.round >= MOST_ROUNDS:
+    if run.automatic or run.round >= MOST_ROUNDS + run.terms.needed - 1:
         for state in ("drifted", "refused"):
             ended = [item for item in run.waiting if item.drifted == (state == "drifted")]
             records.settle(run, ended, state, note)
@@ -462,7 +545,11 @@ def conclude_round(run: Run) -> None:
 
 
 def _plan_again(run: Run, changed: Sequence[Item]) -> None:
-    """Plan the changed resources afresh; what needs no plan any more is settled."""
+    """Plan the changed resources afresh; what needs no plan any more is settled.
+
+    Nobody has approved what is planned now.
+    """
+    run.terms = run.terms.unapproved()
     with connect() as warehouse:
         found = {f.id: f for f in findings_by_ids(warehouse, [i.finding_id for i in changed])}
     ordered: list[Finding] = [found[item.finding_id] for item in changed]

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import Connection
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from tasks.approvers import Terms, terms_from_json
 from tasks.calls import CallMade, calls_json, recording
 from tasks.carrying import caps
 from tasks.closing import Closed
@@ -117,6 +118,7 @@ def _save_more(warehouse: Connection, run: Run, record: Record, one: Planned) ->
         "policy": run.policy.name,
         "mode": run.policy.mode.value,
         "requested_by": run.requested_by,
+        "requester_verified": run.requester_verified,
         "undoes": run.undoes,
         "snapshot": kept,
     }
@@ -144,12 +146,20 @@ def read_back(warehouse: Connection, run_id: str) -> Run | None:
         expires_at=first.expires_at,
         notes=list(dict.fromkeys(record.message for record in waiting if record.message)),
         undoes=next((one.plan["undoes"] for one in records if one.plan.get("undoes")), ""),
+        terms=next(
+            (terms_from_json(one.plan["terms"]) for one in waiting if "terms" in one.plan), Terms()
+        ),
     )
 
 
 def _plan_row(run: Run, plan: Plan) -> dict[str, Any]:
     """The plan as it is kept, with what the run must know when it starts from the top again."""
-    return {**plan_json(plan), "round": run.round, "undoes": run.undoes}
+    return {
+        **plan_json(plan),
+        "round": run.round,
+        "undoes": run.undoes,
+        "terms": run.terms.as_json(),
+    }
 
 
 def _item(record: Record) -> Item:
@@ -299,6 +309,22 @@ def settle(
     _patiently(write)
     for item in items:
         item.state, item.message = state, message
+
+
+def note_approval(run: Run, approved: Terms) -> None:
+    """Append to the audit log who has just approved what waits: the last of those given."""
+    last = approved.given[-1]
+    with connect() as warehouse, warehouse.transaction():
+        for item in run.waiting:
+            details = {
+                "verified": last.verified,
+                "approval": len(approved.given),
+                "of": approved.needed,
+                "plan": item.planned.hash,
+                "values": dict(item.planned.values),
+                "round": run.round,
+            }
+            note(warehouse, run, "approved", item.id, details, actor=last.approver)
 
 
 def look_up(item: Item) -> None:

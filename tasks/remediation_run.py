@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from tasks import settings
+from tasks.approvers import Terms
 from tasks.clouds.session_policy import permissions
 from tasks.errors import SutureError
 from tasks.inventory import Inventory, load_inventory
@@ -89,17 +90,21 @@ class Run:
         expires_at: datetime | None = None,
         notes: Sequence[str] = (),
         undoes: str = "",
+        terms: Terms | None = None,
+        requester_verified: bool = False,
         inventory: Inventory | None = None,
     ) -> None:
         self.id = run_id
         self.account = account
         self.policy = policy
         self.requested_by = requested_by
+        self.requester_verified = requester_verified
         self.items = list(items)
         self.round = round_
         self.expires_at = expires_at or datetime.now(UTC) + policy.expires
         self.notes = list(notes)
         self.undoes = undoes  # the remediation that this run takes back
+        self.terms = terms or Terms()  # who may approve, and who has
         self.changed: set[str] = set()
         self.gate_refusal = ""
         self.carrier: Carrier | None = None  # this process's hold on it
@@ -126,6 +131,11 @@ class Run:
                     value.name, Input(value.name, value.kind, value.label, value.required, planned)
                 )
         return tuple(asked.values())
+
+    @property
+    def key(self) -> str:
+        """What Prefect knows the pause of this round by."""
+        return f"approval-{self.round}"
 
     @property
     def last_number(self) -> int:
@@ -173,6 +183,7 @@ class Run:
             "without an approval.",
             "**The code:** someone with the customer's own credentials runs "
             f"`{self._gate_command()}` and reads out the 6 digits it prints.",
+            *self._about_approvers(),
         ]
         if self.undoes:
             again = self.items[0].planned.applies_again
@@ -183,6 +194,31 @@ class Run:
                 + ("opened will be closed again." if again else "closed will be open again."),
             )
         return notes
+
+    def _about_approvers(self) -> list[str]:
+        """What the approver must know of the others, one paragraph for each thing."""
+        terms = self.terms
+        about = []
+        if terms.needed > 1:
+            given = "; ".join(
+                f"{as_code(one.approver)} ({'verified' if one.verified else 'name as typed'})"
+                for one in terms.given
+            )
+            now = (
+                f"Approved already by {given}: another person must approve now, with the code."
+                if given
+                else "This is the first approval and needs no code. "
+                "Whoever approves second types it; other values than yours need you again."
+            )
+            about.append(f"**Two people must approve.** {now}")
+        if terms.approvers:
+            lists = " and ".join(
+                " or ".join(as_code(name) for name in names) for names in terms.approvers
+            )
+            about.append(f"**Who may approve:** {lists}.")
+        if terms.not_requester:
+            about.append("**Who asked for this** may not approve it.")
+        return about
 
     def _gate_command(self) -> str:
         """Azure's gate opens for named resources, which the run knows; AWS's for the account."""

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pydantic import SecretStr
+
 from tasks.errors import BadInput
 
+LEAST_KEY = 32  # characters of a guard key
 TASK_RUNNERS = ("threads", "dask", "ray")
 
 
@@ -60,6 +63,28 @@ def ray_address() -> str:
 def share_deployment() -> str:
     """``SUTURE_SHARE_DEPLOYMENT``: the deployment that other runs share a scan by."""
     return os.environ.get("SUTURE_SHARE_DEPLOYMENT", "") or "scan-share/scan-share"
+
+
+def guard_key() -> SecretStr | None:
+    """``SUTURE_GUARD_KEY``: what the server and the runs share, so that only runs read codes."""
+    value = os.environ.get("SUTURE_GUARD_KEY", "")
+    if not value:
+        return None
+    if len(value) < LEAST_KEY:
+        fix = "Make one with `openssl rand -base64 32`."
+        raise BadInput("SUTURE_GUARD_KEY", f"is shorter than {LEAST_KEY} characters.", fix)
+    return SecretStr(value)
+
+
+def guarded() -> bool:
+    """``SUTURE_GUARD``: on, or off where runs use a Prefect server that is not `suture server`.
+
+    Without the guard the code comes to the run as it was typed, from Prefect's database.
+    """
+    value = os.environ.get("SUTURE_GUARD", "") or "on"
+    if value not in ("on", "off"):
+        raise BadInput("SUTURE_GUARD", "is neither on nor off.", "Unset it to keep the guard.")
+    return value == "on"
 
 
 def ui_url() -> str:

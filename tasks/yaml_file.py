@@ -108,6 +108,15 @@ class Section:
             raise self.bad(key, f"is {value}.", f"Choose from {least} to {most}.")
         return int(value)
 
+    def flag(self, key: str, default: bool) -> bool:
+        """true or false."""
+        value = self.data.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.bad(key, f"is {_kind(value)}, not true or false.", "Write true or false.")
+        return value
+
     def section(self, key: str) -> Section | None:
         """The mapping under ``key``, or None where it is left out."""
         if self.data.get(key) is None:

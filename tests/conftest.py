@@ -68,8 +68,12 @@ def stack() -> Iterator[Stack]:
     Its fleet has twelve accounts and seven subscriptions, five of which fail. Nothing is scanned
     yet.
     """
-    with Stack(aws=12, azure=7, seed=11) as running:
-        yield running
+    with tempfile.TemporaryDirectory(prefix="suture-issued-") as folder:
+        # What the emulators hand out is written down, for the search for leaks.
+        os.environ["SUTURE_LOCAL_ISSUED"] = str(Path(folder) / "issued")
+        with Stack(aws=12, azure=7, seed=11) as running:
+            yield running
+        del os.environ["SUTURE_LOCAL_ISSUED"]
 
 
 def pytest_sessionfinish() -> None:

@@ -22,6 +22,7 @@ import pyotp
 import trustme
 from azure.identity import ClientSecretCredential
 
+from deployments.local.issued import note
 from deployments.opener.allow import Allowed
 from deployments.opener.core import MOST_REQUEST, Opener, Settings
 from deployments.opener.journal import FileJournal
@@ -172,6 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
             answer = {"error": "the request is too large."}
+        if "code" in answer:
+            note("machine code", str(answer["code"]))
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -181,6 +182,7 @@ class Stack:
             "PREFECT_RUNNER_POLL_FREQUENCY": "1",
             "PREFECT_LOGGING_LEVEL": "INFO",
             "DO_NOT_TRACK": "1",
+            "SUTURE_GUARD_KEY": secrets.token_urlsafe(32),
             "SUTURE_WAREHOUSE_URL": self.postgres.url("warehouse"),
             "SUTURE_UI_URL": f"http://127.0.0.1:{self.port}",
             "PYTHONUNBUFFERED": "1",
@@ -203,6 +205,7 @@ class Stack:
         )
         self.env |= fleet_env(self.fleet) | {"SUTURE_POLICIES": str(policies)}
         self.customer_env = {**self.env, **customer_env(self.fleet)}
+        del self.customer_env["SUTURE_GUARD_KEY"]  # what Suture's own processes share
 
     def _answers(self) -> bool:
         try:

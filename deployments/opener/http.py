@@ -15,9 +15,9 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
-from deployments.core_dumps import forbid_core_dumps
 from deployments.opener.config import configured_opener
 from deployments.opener.core import HEADERS, MOST_REQUEST, Opener
+from tasks.core_dumps import forbid_core_dumps
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -26,6 +26,7 @@ from tasks.model import Input
 ROOT = Path(__file__).parents[2]
 START = "import sys; from deployments.server import run_server; run_server(port=int(sys.argv[1]))"
 AUTH = "suture:a long password"
+KEY = "what the server and the runs share, for tests"
 PROXY_HEADER = "X-Forwarded-User"
 KEYSET = {kind: f"suspended-approval-1-{kind}" for kind in ("description", "response", "schema")}
 POOL = "a-pool-of-its-own"
@@ -52,6 +53,7 @@ class Server:
     log: Path
     postgres: EmbeddedPostgres
     http: httpx.Client
+    key: str  # its guard key; empty: none
 
     def suspended_run(self) -> str:
         """A run that waits for an approval, by the same calls as suspend_flow_run makes."""
@@ -113,6 +115,7 @@ def _servers() -> Iterator[dict[str, Server]]:
                         "PREFECT_SERVER_API_AUTH_STRING": AUTH,
                         "PREFECT_SERVER_API_BASE_PATH": "/base/api",
                         "SUTURE_APPROVER_HEADER": PROXY_HEADER,
+                        "SUTURE_GUARD_KEY": KEY,
                     },
                 ),
             ):
@@ -136,7 +139,7 @@ def server(_servers: dict[str, Server]) -> Server:
 
 @pytest.fixture(scope="session")
 def proxied(_servers: dict[str, Server]) -> Server:
-    """With a password, a sign-in proxy's header, and a base path."""
+    """With a password, a sign-in proxy's header, a guard key, and a base path."""
     return _servers["proxied"]
 
 
@@ -174,7 +177,8 @@ def _start(
     http = httpx.Client(
         base_url=api, auth=tuple(auth.split(":")) if auth else None, timeout=30, trust_env=False
     )
-    return process, Server(url, api, home, log, postgres, http)
+    key = extra.get("SUTURE_GUARD_KEY", "")
+    return process, Server(url, api, home, log, postgres, http, key)
 
 
 def _wait(process: subprocess.Popen[bytes], server: Server) -> None:

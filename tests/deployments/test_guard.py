@@ -22,9 +22,13 @@ from starlette.routing import Mount, Route
 
 from deployments.code_desk import CodeDesk, HandleGone, WrongRun
 from deployments.guard import MAX_ANSWER_BYTES, Guard
+from flows.forms import approval_form
 from tasks.approval import is_handle
+from tasks.approvers import REQUESTED_BY, Terms
+from tasks.codes import proof
 
 CODE = "918273"
+KEY = SecretStr("what the server and the runs share")
 KEYSET = {kind: f"suspended-approval-1-{kind}" for kind in ("description", "response", "schema")}
 FORM = {
     "properties": {
@@ -87,6 +91,10 @@ class FakePrefect:
                 Route(f"{one}/input/{{key}}", write, methods=["DELETE"]),
                 Route(f"{one}/input", write, methods=["POST"]),
                 Route(f"{one}/resume", write, methods=["POST"]),
+                Route(f"{one}/labels", write, methods=["PATCH"]),
+                Route("/flow_runs/", write, methods=["POST"]),
+                Route("/deployments/{id:uuid}/create_flow_run", write, methods=["POST"]),
+                Route("/deployments/{id:uuid}/create_flow_run/bulk", write, methods=["POST"]),
                 Route(f"{one}/set_state", write, methods=["POST"]),
                 Route("/flow_runs/filter", filter_runs, methods=["POST"]),
                 Route("/flow_runs/bulk_set_state", write, methods=["POST"]),
@@ -117,9 +125,11 @@ class Bench:
         return not self.prefect.bodies and not len(self.desk)
 
 
-def bench_for(prefect: FakePrefect, header: str | None = None) -> Bench:
+def bench_for(
+    prefect: FakePrefect, header: str | None = None, key: SecretStr | None = None
+) -> Bench:
     desk = CodeDesk()
-    guard = Guard(prefect.app(), desk=desk, approver_header=header)
+    guard = Guard(prefect.app(), desk=desk, approver_header=header, key=key)
     app = Starlette(routes=[Mount("/api", app=guard)])
     http = httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://suture.test/api"
@@ -372,7 +382,6 @@ async def test_bulk_set_state_of_other_runs_passes(bench: Bench) -> None:
         (KEYSET["response"], False),
         ("suspended-approval-2-response", False),
         ("Paused-1-response", False),
-        (KEYSET["description"], True),
         ("note-response-1", True),
     ],
 )
@@ -383,6 +392,22 @@ async def test_an_answer_cannot_be_planted(bench: Bench, key: str, passes: bool)
         response = await bench.http.post(f"/flow_runs/{run}/input", json=body)
         assert response.status_code == (201 if passes else 403)
     assert len(bench.prefect.bodies) == (2 if passes else 0)
+
+
+@pytest.mark.parametrize("kind", ["schema", "description"])
+async def test_a_form_is_stored_by_its_own_run_after_the_pause(bench: Bench, kind: str) -> None:
+    for state, key, status in (
+        ("RUNNING", KEYSET[kind], 403),
+        ("PAUSED", f"suspended-approval-2-{kind}", 403),
+        ("PAUSED", KEYSET[kind], 201),
+    ):
+        run = bench.prefect.add(state, form=None)
+        body = {"key": key, "value": "{}"}
+        response = await bench.http.post(f"/flow_runs/{run}/input", json=body)
+        assert response.status_code == status
+    theirs = bench.prefect.add(form={"properties": {"name": {}}})
+    body = {"key": KEYSET["description"], "value": '"page"'}
+    assert (await bench.http.post(f"/flow_runs/{theirs}/input", json=body)).status_code == 201
 
 
 async def test_an_answer_cannot_be_planted_under_a_key_of_its_own(bench: Bench) -> None:
@@ -443,6 +468,27 @@ async def test_a_code_is_for_its_run_once_resumed(bench: Bench) -> None:
     assert read.json()["code"] == CODE
 
 
+async def test_a_code_is_for_who_holds_the_key() -> None:
+    bench = bench_for(FakePrefect(), key=KEY)
+    async with bench.http:
+        run = bench.prefect.add()
+        await bench.resume(run)
+        bench.prefect.runs[run]["state"]["type"] = "RUNNING"
+        handle = bench.stored()["code"]
+        asked: dict[str, Any] = {"handle": handle, "flow_run_id": run}
+        right = proof(KEY, handle, run)
+        wrong = [None, "", 7, [right], right[:-1], right.upper(), "é" * 64, "\ud800"]
+        wrong += [proof(SecretStr("x" * 32), handle, run), proof(KEY, handle, str(uuid4()))]
+        for given in wrong:
+            body = json.dumps({**asked, "proof": given})
+            refused = await bench.http.post("/suture/codes/redeem", content=body)
+            assert refused.status_code == 403
+            assert "does not hold the server's SUTURE_GUARD_KEY" in refused.json()["detail"]
+        assert (await bench.redeem(handle, run)).status_code == 403
+        read = await bench.http.post("/suture/codes/redeem", json={**asked, "proof": right})
+        assert read.json()["code"] == CODE
+
+
 async def test_the_sign_in_proxy_says_who_it_is(proxied: Bench) -> None:
     run = proxied.prefect.add()
     path, body = f"/flow_runs/{run}/resume", {"run_input": {**GOOD, "approver": "Mallory"}}
@@ -474,6 +520,91 @@ async def test_other_protocols_pass_untouched() -> None:
     parts: Any = ({"type": "websocket", "path": "/flow_runs/x/resume"}, object(), object())
     await Guard(app, desk=CodeDesk())(*parts)
     assert seen == [parts]
+
+
+# --- who approves, and who asked ---
+
+
+def form_with(terms: Terms) -> dict[str, Any]:
+    return approval_form([], "page", numbers=3, terms=terms).model_json_schema()
+
+
+async def test_the_form_says_whose_approval_counts(proxied: Bench) -> None:
+    terms = Terms(2, True, True, (("*@example.org",),), ("ada@example.org",))
+    run = proxied.prefect.add(form=form_with(terms))
+    path = f"/flow_runs/{run}/resume"
+    typed = {"decision": "approve", "approver": "Grace", "code": CODE}
+    for name, words in (
+        ("Ada@example.org", "Who asked for these changes"),
+        ("grace@elsewhere.org", "You are not among those"),
+    ):
+        refused = await proxied.http.post(
+            path, json={"run_input": typed}, headers={"X-Forwarded-User": name}
+        )
+        assert refused.status_code == 403
+        assert words in refused.json()["detail"]
+    assert proxied.nothing_got_through()
+    signed_in = {"X-Forwarded-User": "grace@example.org"}
+    first = await proxied.http.post(path, json={"run_input": typed}, headers=signed_in)
+    assert first.status_code == 201
+    proxied.prefect.runs[run]["state"]["type"] = "RUNNING"
+    read = (await proxied.redeem(proxied.stored()["code"], run)).json()
+    # The code of a first approval was not even kept in memory.
+    assert read == {"code": None, "approver": "grace@example.org", "approver_verified": True}
+
+    second = proxied.prefect.add(
+        form=form_with(terms.approved_by("grace@example.org", verified=True))
+    )
+    again = await proxied.http.post(
+        f"/flow_runs/{second}/resume", json={"run_input": typed}, headers=signed_in
+    )
+    assert "You have approved this already" in again.json()["detail"]
+
+
+async def test_verified_names_need_a_proxy(bench: Bench) -> None:
+    run = bench.prefect.add(form=form_with(Terms(verified=True)))
+    good = {"decision": "approve", "approver": "Ada", "code": CODE}
+    path = f"/flow_runs/{run}/resume"
+    refused = await bench.http.post(path, json={"run_input": good})
+    assert refused.status_code == 403
+    assert "sign-in proxy has verified" in refused.json()["detail"]
+    assert bench.nothing_got_through()
+    # To say no, no name is needed.
+    denied = await bench.http.post(path, json={"run_input": {**good, "decision": "deny"}})
+    assert denied.status_code == 201
+
+
+@pytest.mark.parametrize("path", ["/flow_runs/", "/deployments/{id}/create_flow_run"])
+async def test_who_starts_a_run_is_written_on_it(bench: Bench, proxied: Bench, path: str) -> None:
+    address = path.format(id=uuid4())
+    forged = {"name": "x", "labels": {"team": "a", REQUESTED_BY: "somebody"}}
+    header = {"X-Forwarded-User": "ada@example.org"}
+    for one, headers, name in (
+        (proxied, header, "ada@example.org"),
+        (proxied, {}, ""),
+        (bench, header, ""),
+    ):
+        created = await one.http.post(address, json=forged, headers=headers)
+        assert created.status_code == 201
+        body = json.loads(one.prefect.bodies[-1][1])
+        assert body == {"name": "x", "labels": {"team": "a", REQUESTED_BY: name}}
+    many = await proxied.http.post(
+        f"/deployments/{uuid4()}/create_flow_run/bulk", json=[forged, {}], headers=header
+    )
+    assert many.status_code == 201
+    bodies = json.loads(proxied.prefect.bodies[-1][1])
+    assert [body["labels"][REQUESTED_BY] for body in bodies] == ["ada@example.org"] * 2
+
+
+async def test_who_started_a_run_is_not_rewritten(bench: Bench) -> None:
+    run = bench.prefect.add("RUNNING")
+    path = f"/flow_runs/{run}/labels"
+    forged = await bench.http.patch(path, json={REQUESTED_BY: "somebody", "team": "a"})
+    assert forged.status_code == 403
+    assert bench.nothing_got_through()
+    assert (await bench.http.patch(path, json={"team": "a"})).status_code == 201
+    for bad in ([], {"labels": ["x"]}, {"labels": "x"}):
+        assert (await bench.http.post("/flow_runs/", json=bad)).status_code == 422
 
 
 # --- the desk ---

@@ -21,10 +21,11 @@ from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.flow_runs import suspend_flow_run
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from pydantic import SecretStr
 
 from flows.forms import approval_form
 from tasks.approval import is_handle
-from tasks.codes import redeem
+from tasks.codes import proof, redeem
 from tasks.errors import GateRefused
 from tasks.model import Input
 
@@ -240,6 +241,8 @@ def test_a_password_guards_the_codes_too(proxied: Server) -> None:
     assert stored is not None
     assert stored["approver"] == "ada@example.org"
     redeeming = {"handle": stored["code"], "flow_run_id": run}
+    assert proxied.http.post("/suture/codes/redeem", json=redeeming).status_code == 403
+    redeeming["proof"] = proof(SecretStr(proxied.key), stored["code"], run)
     read = proxied.http.post("/suture/codes/redeem", json=redeeming)
     assert read.json() == {
         "code": body["run_input"]["code"],

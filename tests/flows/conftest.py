@@ -161,9 +161,11 @@ class ScannedFleet:
     def page(self, run_id: str) -> str:
         """The markdown above the fields of the form that a suspended run waits with."""
         keys = self.api.state(run_id)["state_details"]["run_input_keyset"]
-        answer = httpx.get(
-            f"{self.stack.api_url}/flow_runs/{run_id}/input/{keys['description']}", trust_env=False
-        )
+        address = f"{self.stack.api_url}/flow_runs/{run_id}/input/{keys['description']}"
+        deadline = time.monotonic() + SECONDS
+        while (answer := httpx.get(address, trust_env=False)).status_code == httpx.codes.NOT_FOUND:
+            assert time.monotonic() < deadline  # it is stored right after the form
+            time.sleep(0.1)
         return str(answer.raise_for_status().json())
 
     def start_and_wait(self, findings: Sequence[Finding | str], *, policy: str = "") -> str:

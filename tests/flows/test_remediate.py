@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
-from tasks.codes import REDEEM_PATH
+from tasks.codes import REDEEM_PATH, proof
 from tasks.model import Verdict
 from tasks.rules import rule
 
@@ -140,7 +141,11 @@ def test_a_code_that_is_gone_when_the_run_asks_for_it_is_asked_again(fleet: Any)
     assert "771903" not in repr(stored)
     taken = httpx.post(
         f"{fleet.stack.api_url}{REDEEM_PATH}",
-        json={"handle": handle, "flow_run_id": run_id},
+        json={
+            "handle": handle,
+            "flow_run_id": run_id,
+            "proof": proof(SecretStr(fleet.stack.env["SUTURE_GUARD_KEY"]), handle, run_id),
+        },
         trust_env=False,
     )
     assert taken.is_success, taken.text

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import string
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows.forms import approval_form
 from tasks.approval import (
     HANDLE_PREFIX,
     MAX_CHARACTERS,
@@ -19,6 +21,7 @@ from tasks.approval import (
     parse_cidrs,
     problems,
 )
+from tasks.approvers import Given, Terms
 from tasks.errors import BadAnswer
 from tasks.model import Input
 
@@ -272,6 +275,28 @@ def test_a_form_is_known_by_its_code_field() -> None:
     ]
     assert form_shape({"properties": {"decision": {}}}) is None
     assert form_shape({"title": "x"}) is None
+
+
+def test_the_first_approval_of_two_drops_a_code() -> None:
+    for code in ("918273", "", "12"):
+        first = check(answer(code=code), inputs=(CIDRS,), typed=True, code_needed=False)
+        assert first.code.get_secret_value() == ""
+    # It goes nowhere, also not by way of another field.
+    assert problems(
+        answer(code="918273", approver="Ada 918273"), inputs=(CIDRS,), typed=True, code_needed=False
+    )
+
+
+def test_a_form_carries_its_terms() -> None:
+    asked = Terms(2, True, True, (("ada", "b*"), ("*",)), ("bob",), (Given("ada", True),))
+    schema = approval_form([CIDRS], "page", numbers=1, terms=asked).model_json_schema()
+    shape = form_shape(json.loads(json.dumps(schema)))
+    assert shape is not None
+    assert shape.terms == asked
+    assert "code" not in schema["required"]
+    plain = form_shape(approval_form([], "page", numbers=1).model_json_schema())
+    assert plain is not None
+    assert plain.terms == Terms()
 
 
 def test_a_handle_is_recognised_exactly() -> None:

@@ -17,9 +17,10 @@ from prefect.settings import (
     PREFECT_CLIENT_MAX_RETRIES,
     temporary_settings,
 )
+from pydantic import SecretStr
 
-from tasks.codes import redeem
-from tasks.errors import GateRefused, SutureError
+from tasks.codes import proof, redeem
+from tasks.errors import BadInput, GateRefused, SutureError
 
 HANDLE = "suture-code:" + "h" * 43
 RUN = "26915187-6232-40ee-9189-9802a98265a3"
@@ -82,6 +83,32 @@ def test_a_handle_is_redeemed_at_the_api_this_run_talks_to(desk: Desk) -> None:
     ]
 
 
+@pytest.mark.attack
+def test_a_run_proves_that_it_holds_the_key(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "k" * 32
+    monkeypatch.setenv("SUTURE_GUARD_KEY", key)
+    redeem(HANDLE, RUN, desk.url)
+    _, _, asked = desk.asked[0]
+    assert asked["proof"] == proof(SecretStr(key), HANDLE, RUN)
+    assert key not in json.dumps(asked)
+    others = {
+        proof(SecretStr(key), HANDLE, RUN[:-1] + "4"),
+        proof(SecretStr(key), HANDLE[:-1] + "i", RUN),
+        proof(SecretStr("l" * 32), HANDLE, RUN),
+    }
+    assert len(others | {asked["proof"]}) == 4
+
+
+def test_a_short_key_is_refused_without_a_word_of_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUTURE_GUARD_KEY", "a short key")
+    with pytest.raises(BadInput, match=r"SUTURE_GUARD_KEY: is shorter.*openssl rand") as caught:
+        redeem(HANDLE, RUN, desk.url)
+    assert "a short key" not in str(caught.value)
+    assert desk.asked == []
+
+
 def test_a_denial_has_no_code(desk: Desk) -> None:
     desk.body = json.dumps({**KEPT, "code": None}).encode()
     assert redeem(HANDLE, RUN, desk.url).code.get_secret_value() == ""
@@ -92,7 +119,7 @@ def test_a_denial_has_no_code(desk: Desk) -> None:
     [
         (410, b'{"detail": "This code is gone."}', GateRefused, "This code is gone"),
         (403, b'{"detail": "given to another run"}', GateRefused, "another run"),
-        (404, b'{"detail": "Not Found"}', SutureError, "no approval guard"),
+        (404, b'{"detail": "Not Found"}', GateRefused, "no approval guard"),
         (401, b'{"exception_message": "Unauthorized"}', SutureError, "HTTP 401"),
         (500, b"<html>", SutureError, "HTTP 500"),
     ],

@@ -8,9 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.approvers import Approvals, Terms
 from tasks.errors import BadPolicy
 from tasks.model import Cloud, Finding, Severity
-from tasks.policy import BY_HAND, Mode, Policy, assign, decide, named, parse_caps, parse_policies
+from tasks.policy import (
+    BY_HAND,
+    ON_REQUEST,
+    Mode,
+    Policy,
+    assign,
+    decide,
+    named,
+    parse_caps,
+    parse_policies,
+    terms_for,
+)
 
 FILE = """\
 suture: 1
@@ -85,6 +97,72 @@ def test_caps_by_the_hour_stand_under_their_names() -> None:
     text = FILE.replace("most_changes: 3", "most_changes_per_hour: 3")
     text = text.replace("suture: 1", "suture: 1\nlimits: {changes_per_hour: 7}")
     assert parse_caps(text) == {"": 7, "ask-for-the-worst": 3}
+
+
+APPROVALS = """\
+suture: 1
+policies:
+  - name: four-eyes
+    match: {rule: "*"}
+    mode: assisted
+    approvals:
+      two_from: high
+      not_requester: true
+      approvers: ["*@example.org"]
+"""
+
+
+def test_a_policy_says_who_may_approve() -> None:
+    (policy,) = parse_policies(APPROVALS)
+    assert policy.approvals == Approvals(Severity.HIGH, True, ("*@example.org",), verified=True)
+    (typed,) = parse_policies(APPROVALS + "      verified: false\n")
+    assert not typed.approvals.verified
+    assert parse_policies(FILE)[1].approvals == Approvals()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("two_from: high", "two_from: grave", 7, "critical, high"),
+        ("two_from: high", "two_from: [high, low]", 7, "mildest"),
+        ("two_from: high", "two_form: high", 7, "Did you mean two_from?"),
+        ("not_requester: true", "not_requester: yes please", 8, "Write true or false."),
+        ('["*@example.org"]', "[]", 9, "Leave it out"),
+        ('["*@example.org"]', '[" "]', 9, "empty name"),
+        ('["*@example.org"]', "[7]", 9, "Quote each entry"),
+        ('["*@example.org"]', "[ada]", 9, "Name another."),
+        ('["*@example.org"]', "[ada, ADA]", 9, "Name another."),
+        ("mode: assisted", "mode: automatic", 6, "nobody is asked"),
+        (
+            APPROVALS[APPROVALS.index("    approvals:") :],
+            "    approvals: {}\n",
+            6,
+            "two_from: high",
+        ),
+        (APPROVALS[APPROVALS.index("    approvals:") :], "    approvals: two\n", 6, "key: value"),
+    ],
+)
+def test_bad_approvals_name_their_line_and_the_fix(
+    old: str, new: str, line: int, says: str
+) -> None:
+    with pytest.raises(BadPolicy) as caught:
+        parse_policies(APPROVALS.replace(old, new), "p.yaml")
+    assert caught.value.line == line
+    assert says in str(caught.value)
+
+
+def test_asking_by_hand_is_no_way_around_the_second_person() -> None:
+    policies = parse_policies(APPROVALS)
+    for policy in (policies[0], ON_REQUEST, Policy("another", Mode.ASSISTED)):
+        asked = terms_for(policy, policies, [finding()], ["ada", ""])
+        assert (asked.needed, asked.verified, asked.not_requester) == (2, True, True)
+        assert asked.approvers == (("*@example.org",),)
+        assert asked.requesters == ("ada",)
+        mild = terms_for(policy, policies, [finding(severity=Severity.LOW)], [])
+        assert mild.needed == 1
+    both = [finding(severity=Severity.LOW), finding(severity=Severity.CRITICAL)]
+    assert terms_for(ON_REQUEST, policies, both, []).needed == 2
+    assert terms_for(ON_REQUEST, parse_policies(FILE), both, []) == Terms()
 
 
 def test_first_match_wins_and_says_why() -> None:

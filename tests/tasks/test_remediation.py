@@ -18,6 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
+import pyotp
 import pytest
 from azure.identity import ClientSecretCredential
 from prefect.logging import disable_run_logger
@@ -72,6 +73,14 @@ policies:
   - {name: at-once, match: {rule: "*"}, mode: automatic, most_changes: 1}
   - {name: azure-at-once, match: {cloud: azure}, mode: automatic}
   - {name: office, match: {rule: "*"}, mode: assisted, values: {allowed_cidrs: 10.1.0.0/16}}
+  - name: four-eyes
+    match: {rule: "*"}
+    mode: assisted
+    approvals: {two_from: low, not_requester: true, verified: false}
+  - name: signed-in
+    match: {rule: "*"}
+    mode: assisted
+    approvals: {approvers: ["*@example.org"]}
 """
 
 
@@ -84,6 +93,7 @@ class Bench:
         self.patch = patch
         self.inventory = load_inventory(fleet.description["inventory"])
         self.handles: dict[str, str] = {}
+        self.who = ("Ada Lovelace", False)
         self.taken: set[str] = set()
 
     def scan(self) -> None:
@@ -165,7 +175,7 @@ class Bench:
         code = self.handles.get(handle)
         if code is None:
             raise GateRefused("This code is gone.")
-        return Redeemed(SecretStr(code), "Ada Lovelace", verified=False)
+        return Redeemed(SecretStr(code), self.who[0], verified=self.who[1])
 
     def account(self, found: Finding) -> Any:
         with connect() as warehouse:
@@ -268,6 +278,7 @@ def whole(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def bench(whole: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr("tasks.codes.redeem", whole.redeem)
+    monkeypatch.setattr(whole, "who", whole.who)
     whole.patch = monkeypatch
     with disable_run_logger():
         yield whole
@@ -771,8 +782,9 @@ def test_a_machines_gate_is_waited_for_and_a_persons_code_is_not(bench: Bench) -
     assert 300 < seen[0].code <= 600
     assert 300 < seen[0].access <= 600
     place = remediation._Place(run, run.items[0], replace(answer, until=None))
-    with pytest.raises(GateRefused):  # it has been closed
-        place.open_session(bench.now(finding), run.items[0].planned.steps)
+    steps = run.items[0].planned.steps
+    with pytest.raises(GateRefused), place.open_session(bench.now(finding), steps):
+        pass  # it has been closed
     assert seen[1].code == Propagation().code
 
 
@@ -1410,6 +1422,180 @@ def never_proved(bench: Bench, plan: Plan, place: Any, **options: Any) -> Any:
 
 
 # --- parts -------------------------------------------------------------------------------------
+
+
+# --- who approves ------------------------------------------------------------------------------
+
+
+def approvals(bench: Bench, run: Run) -> list[tuple[str, dict[str, Any]]]:
+    """Who approved this run's first finding, and how, by the audit log."""
+    with connect() as warehouse:
+        found = warehouse.execute(
+            "SELECT actor, details::jsonb FROM audit_log "
+            "WHERE action = 'approved' AND subject = %s ORDER BY number",
+            (run.items[0].id,),
+        )
+        return [(actor, dict(details)) for actor, details in found]
+
+
+@pytest.mark.attack
+def test_two_people_approve_and_the_second_gives_the_code(bench: Bench) -> None:
+    found = bench.take(VERSIONS, 2)
+    run = bench.begin(found, "four-eyes")
+    opened = bench.open(found[0])
+    assert "This is the first approval and needs no code" in run.page()
+    bench.who = ("Ada", True)
+    # A code typed too early goes nowhere: the guard gives a handle with nothing behind it.
+    bench.answer(run, leave_out="2")
+    assert bench.states(run) == ["waiting", "left_out"]
+    assert bench.verdict(found[0]) is Verdict.FAIL
+
+    run = bench.again(run)
+    assert "Approved already by `Ada` (verified)" in run.page()
+    assert "Asked again" not in run.page()
+    for name in ("ada", "A test"):  # who approved already; who asked for it
+        bench.who = (name, True)
+        bench.answer(run, opened.code.get_secret_value())
+        assert bench.states(run) == ["waiting", "left_out"]
+        run = bench.again(run)
+        assert "Another person must" in run.page()
+    bench.who = ("Grace", False)
+    bench.answer(run, opened.code.get_secret_value())
+    assert bench.states(run) == ["remediated", "left_out"]
+    row = bench.rows(run)[0]
+    assert (row.approver, row.approver_verified) == ("Ada, Grace", False)
+    given = approvals(bench, run)
+    assert [(who, one["verified"], one["approval"], one["of"]) for who, one in given] == [
+        ("Ada", True, 1, 2),
+        ("Grace", False, 2, 2),
+    ]
+
+
+@pytest.mark.attack
+def test_who_gives_other_values_approves_first(bench: Bench) -> None:
+    (finding,) = bench.take(AWS_RDP)
+    run = bench.begin([finding], "four-eyes")
+    opened = bench.open(finding)
+    code = opened.code.get_secret_value()
+    bench.who = ("Ada", True)
+    bench.answer(run, allowed_cidrs="10.0.0.0/8")
+    bench.who = ("Grace", True)
+    run = bench.again(run)
+    bench.answer(run, code, allowed_cidrs="10.0.0.0/8, 192.0.2.0/24")
+    assert bench.states(run) == ["waiting"]
+    run = bench.again(run)
+    assert "Approved already by `Grace`" in run.page()
+    assert "`Ada`" not in run.page()
+    bench.who = ("Ada", True)
+    bench.answer(run, code, allowed_cidrs="10.0.0.0/8, 192.0.2.0/24")
+    assert bench.states(run) == ["remediated"]
+    assert [who for who, _ in approvals(bench, run)] == ["Ada", "Grace", "Ada"]
+
+
+@pytest.mark.attack
+def test_a_wrong_second_code_leaves_the_first_approval(bench: Bench) -> None:
+    (finding,) = bench.take(TLS)
+    run = bench.begin([finding], "four-eyes")
+    bench.who = ("Ada", True)
+    bench.answer(run)
+    bench.who = ("Grace", True)
+    run = bench.again(run)
+    bench.answer(run, "123456")
+    run = bench.again(run)
+    assert "Approved already by `Ada`" in run.page()
+    opened = bench.open(finding)
+    bench.answer(run, opened.code.get_secret_value())
+    assert bench.states(run) == ["remediated"]
+
+
+@pytest.mark.attack
+def test_nobody_has_approved_what_is_planned_after_a_drift(bench: Bench) -> None:
+    (finding,) = bench.take(AWS_RDP)
+    run = bench.begin([finding], "four-eyes")
+    bench.who = ("Ada", True)
+    bench.answer(run)
+    run = bench.again(run)
+    bench.drift(finding)
+    opened = bench.open(finding)
+    bench.who = ("Grace", True)
+    bench.answer(run, opened.code.get_secret_value())
+    assert bench.states(run) == ["waiting"]
+    run = bench.again(run)
+    assert "changed since the plan was shown" in run.page()
+    assert "This is the first approval" in run.page()
+    bench.answer(run, opened.code.get_secret_value())
+    assert bench.states(run) == ["waiting"]
+    assert bench.verdict(finding) is Verdict.FAIL
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize(
+    ("who", "words"),
+    [
+        (("ada@example.org", False), "sign-in proxy has verified"),
+        (("ada@elsewhere.org", True), "not among those who may approve"),
+    ],
+)
+def test_only_some_may_approve_under_a_verified_name(
+    bench: Bench, who: tuple[str, bool], words: str
+) -> None:
+    (finding,) = bench.take(TLS)
+    run = bench.begin([finding], "signed-in")
+    opened = bench.open(finding)
+    bench.who = who
+    bench.answer(run, opened.code.get_secret_value())
+    assert bench.states(run) == ["waiting"]
+    run = bench.again(run)
+    assert words in run.page()
+    bench.who = ("Ada@Example.org", True)
+    bench.answer(run, opened.code.get_secret_value())
+    assert bench.states(run) == ["remediated"]
+
+
+@pytest.mark.attack
+def test_who_signed_in_to_ask_cannot_approve_under_that_name(bench: Bench) -> None:
+    (finding,) = bench.take(VERSIONS)
+    run_id = str(uuid4())
+    run = remediation.begin_remediation.fn(
+        run_id, [finding.id], "four-eyes", "somebody else", "ada@example.org"
+    )
+    assert "ada@example.org" in run.page()
+    assert bench.rows(run)[0].requested_by == "ada@example.org"
+    for name in ("ADA@example.org", "Somebody Else"):
+        bench.who = (name, True)
+        bench.answer(run)
+        run = bench.again(run)
+        assert "Who asked for these changes cannot approve them" in run.page()
+
+
+@pytest.mark.attack
+def test_without_the_guard_a_typed_code_opens_the_gate_and_unset_it_does_not(
+    bench: Bench,
+) -> None:
+    (finding,) = bench.take(VERSIONS)
+    run = bench.begin([finding])
+    opened = open_gate(
+        bench.inventory,
+        bench.account(finding),
+        seed=SecretStr(pyotp.random_base32()),
+        customer=bench.customer(),
+    )
+    typed = {"decision": "approve", "approver": "Ada", "code": opened.code.get_secret_value()}
+    bench.patch.setattr("tasks.codes.redeem", None)  # there is nothing to redeem at
+    bench.go_on(run, remediation.take_answer.fn(run, typed))
+    assert bench.states(run) == ["waiting"]
+    assert "did not come through suture server" in bench.again(run).page()
+    bench.patch.setenv("SUTURE_GUARD", "of")
+    bench.go_on(run, remediation.take_answer.fn(run, typed))
+    assert "SUTURE_GUARD: is neither on nor off" in bench.again(run).page()
+    bench.patch.setenv("SUTURE_GUARD", "off")
+    wrong = {**typed, "code": "12345"}
+    bench.go_on(run, remediation.take_answer.fn(run, wrong))
+    assert "must be exactly 6 digits" in bench.again(run).page()
+    bench.go_on(run, remediation.take_answer.fn(run, typed))
+    assert bench.states(run) == ["remediated"]
+    row = bench.rows(run)[0]
+    assert (row.approver, row.approver_verified) == ("Ada", False)
 
 
 class Broken:

@@ -18,6 +18,7 @@ from moto.iam.models import iam_backends
 from moto.organizations.models import organizations_backends
 
 from deployments.local.aws.policy import MalformedPolicy, Policy, parse_policy
+from deployments.local.issued import note
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,8 @@ class Identities:
             caller=caller,
         )
         self._sessions[credentials.access_key] = credentials
+        note("secret access key", credentials.secret)
+        note("session token", credentials.token)
         return credentials
 
 

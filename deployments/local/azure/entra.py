@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from deployments.local.azure.protocol import ArmError, Caller
 from deployments.local.azure.tenant import FederatedCredential, ServicePrincipal, Tenant
+from deployments.local.issued import note
 
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 OTHER_AUDIENCES = ("https://graph.microsoft.com", "https://management.core.windows.net")
@@ -128,7 +129,10 @@ class TokenService:
             "ver": "1.0",
             **claims,
         }
-        return jwt.encode(payload, self._key, algorithm="RS256", headers={"kid": self._jwk["kid"]})
+        key_id = {"kid": self._jwk["kid"]}
+        token = jwt.encode(payload, self._key, algorithm="RS256", headers=key_id)
+        note("access token", token)
+        return token
 
     def authenticate(self, header: str | None) -> Caller:
         """Who the Authorization header speaks for; 401 when it is missing, bad, old or foreign."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from deployments.local.at_rest import bytes_in_files, bytes_in_rows
+from deployments.local.at_rest import Secrets, bytes_in_files, bytes_in_rows, codes_in
 
 CODE = "730518"
 UUID = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
@@ -62,6 +66,75 @@ def test_a_code_in_a_record_of_the_database_is_found(tmp_path: Path, after: byte
 def test_every_place_counts(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(f"{CODE} {CODE}\n0.{CODE} {CODE}")
     assert bytes_in_files(tmp_path, {CODE}) == 3 * len(CODE)
+
+
+def halves(code: str) -> bytes:
+    return f"{code[:3]} {code[3:]}".encode()
+
+
+WRITTEN = {
+    "hexadecimal": lambda code: code.encode().hex().encode(),
+    "percent": lambda code: "".join(f"%3{digit}" for digit in code).encode(),
+    "JSON escapes": lambda code: "".join(f"\\u003{digit}" for digit in code).encode(),
+    "UTF-16": lambda code: code.encode("utf-16-le"),
+    "in two halves": halves,
+}
+
+
+@pytest.mark.parametrize("encoding", WRITTEN)
+def test_an_encoded_code_is_found(encoding: str) -> None:
+    content = b'{"code": "' + WRITTEN[encoding](CODE) + b'"}'
+    assert [(hit.secret, hit.encoding) for hit in codes_in(content, {CODE, "000001"})] == [
+        (CODE, encoding)
+    ]
+    assert list(codes_in(content, {"000001"})) == []
+
+
+@given(
+    code=st.from_regex(r"[0-9]{6}", fullmatch=True),
+    before=st.binary(max_size=5),
+    after=st.binary(max_size=5),
+    encode=st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]),
+)
+def test_a_code_inside_of_base64_is_found_wherever_it_stands(
+    code: str, before: bytes, after: bytes, encode: Callable[[bytes], bytes]
+) -> None:
+    content = b'"' + encode(before + code.encode() + after) + b'"'
+    assert code in {hit.secret for hit in codes_in(content, {code})}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [f"9b{CODE.encode().hex()}e1c2a4f7d3b8c6a5", "10:00:48.730 518", "1,730 518", "5730 518"],
+)
+def test_an_encoding_by_chance_is_none(content: str) -> None:
+    assert list(codes_in(content.encode(), {CODE})) == []
+
+
+SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        SECRET,
+        quote(SECRET, safe=""),
+        json.dumps(SECRET).replace("/", "\\/"),
+        SECRET.encode().hex(),
+        SECRET.encode().hex().upper(),
+        *(base64.b64encode(b"x" * before + SECRET.encode()).decode() for before in range(5)),
+    ],
+)
+def test_a_longer_secret_is_found_in_any_encoding(written: str) -> None:
+    wanted = Secrets({SECRET: "the key", "q" * 40: "another"})
+    found = list(wanted.found_in(b"\x00 key=" + written.encode() + b"&x"))
+    assert {hit.secret for hit in found} == {"the key"}
+    assert list(wanted.found_in(b"")) == list(wanted.found_in(b"x" * 11)) == []
+
+
+def test_a_short_secret_cannot_be_looked_for() -> None:
+    with pytest.raises(ValueError, match="6 characters cannot be told from chance"):
+        Secrets({CODE: "a code"})
 
 
 @pytest.mark.slow
