@@ -132,6 +132,8 @@ def from_azure(error: AzureError, operation: str) -> CloudError:
         code = getattr(details, "code", None) or ""
         message = getattr(details, "message", None) or error.message or error.reason or ""
         kind = AccessRefused if isinstance(error, ClientAuthenticationError) else _arm_kind(status)
+        if kind is ResourceGone and not _says_gone(str(code)):
+            kind = CloudError
         return kind(str(message).strip() or "refused", code=str(code), operation=operation)
     name = type(error).__name__
     if isinstance(error, ServiceResponseError):
@@ -139,6 +141,13 @@ def from_azure(error: AzureError, operation: str) -> CloudError:
     if isinstance(error, ServiceRequestError):
         return CloudError("Azure cannot be reached", code=name, operation=operation)
     return CloudError("the Azure SDK could not make this call", code=name, operation=operation)
+
+
+def _says_gone(code: str) -> bool:
+    """Whether a 404 is about the resource. Others are about its type, its provider or the whole
+    subscription, or come from a proxy that knows of none of this.
+    """
+    return code.endswith("NotFound") and code != "SubscriptionNotFound"
 
 
 def _arm_kind(status: int) -> type[CloudError]:

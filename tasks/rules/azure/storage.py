@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from tasks.model import Call, Change, Cloud, Fix, Predicate, Resource, Rule, Severity, Step
+from tasks.model import (
+    Call,
+    Change,
+    Cloud,
+    Config,
+    Fix,
+    Predicate,
+    Resource,
+    Rule,
+    Severity,
+    Step,
+    as_it_was,
+)
 from tasks.rules.guide import guide
 from tasks.rules.shape import flag, mapping, odd, text
 
@@ -45,14 +58,22 @@ def asks_for_new_tls(resource: Resource) -> bool:
     return True
 
 
-def set_property(name: str, value: Any, meaning: str, passes: Predicate) -> Fix:
-    """A planner that sets one property of the account; the undo sets the old value, or null."""
+def set_property(
+    name: str, value: Any, meaning: str, passes: Predicate, *, unset: Any = None
+) -> Fix:
+    """A planner that sets one property of the account; the undo sets the old value.
+
+    ``unset`` is what an account means that never had the property. The undo says that outright: the
+    API documents nothing that takes a property away, and its SDKs leave null out.
+    """
 
     def fix(resource: Resource, values: Mapping[str, Any]) -> tuple[Step, ...]:
         if passes(resource):
             return ()
         old = _properties(resource).get(name)
-        before = "not set" if old is None else _word(old)
+        before = _word(old)
+        if old is None:
+            before, old = f"not set (an undo can only set {_word(unset)}, which means that)", unset
         return (
             Step(
                 WRITE,
@@ -63,6 +84,19 @@ def set_property(name: str, value: Any, meaning: str, passes: Predicate) -> Fix:
         )
 
     return fix
+
+
+def never_set_becomes(name: str, unset: Any) -> Callable[[Resource], Resource]:
+    """What the undo leaves of an account that never had the property: it has it outright."""
+
+    def undone(before: Resource) -> Resource:
+        properties = _properties(before)
+        if properties.get(name) is not None:
+            return before
+        parts = {**before.config.as_dict(), "properties": {**properties, name: unset}}
+        return replace(before, config=Config(parts, before.config.gaps))
+
+    return undone
 
 
 def _word(value: Any) -> str:
@@ -80,8 +114,12 @@ def _row(
     passes: Predicate,
     setting: tuple[str, Any, str],
     aka: tuple[str, ...],
+    unset: Any = None,
 ) -> Rule:
-    """The row of one property; ``setting`` is its name, its good value and what that means."""
+    """The row of one property; ``setting`` is its name, its good value and what that means.
+
+    ``unset`` is what an account means that never had it, where the rule fails on such.
+    """
     rule_id = f"azure_storage_account_{name}"
     return Rule(
         id=rule_id,
@@ -89,11 +127,12 @@ def _row(
         severity=severity,
         title=title,
         passes=passes,
-        fix=set_property(*setting, passes),
+        fix=set_property(*setting, passes, unset=unset),
         reads=("Microsoft.Storage/storageAccounts/read",),
         writes=(WRITE,),
         events=(WRITE,),
         aka=aka,
+        undone=as_it_was if unset is None else never_set_becomes(setting[0], unset),
         guide=guide(rule_id),
     )
 
@@ -118,6 +157,7 @@ RULES = (
         blobs_are_private,
         ("allowBlobPublicAccess", False, "no container can be read without credentials"),
         aka=("prowler:storage_blob_public_access_level_is_disabled", "cis-azure-5.0:9.3.8"),
+        unset=True,
     ),
     _row(
         "minimum_tls",
@@ -130,5 +170,6 @@ RULES = (
             "cis-azure-5.0:9.3.6",
             "cloudsploit:storageAccountsTlsVersion",
         ),
+        unset="TLS1_0",
     ),
 )

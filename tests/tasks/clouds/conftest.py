@@ -27,6 +27,7 @@ from deployments.local.azure.server import EmulatedAzure
 from deployments.local.fleet import Fleet
 from tasks.clouds import azure_write
 from tasks.clouds.aws_request import AwsCredentials
+from tasks.clouds.aws_write import aws_client, credentials_of
 from tasks.clouds.azure_write import identity_options
 from tasks.clouds.gate import (
     CustomerCredentials,
@@ -216,6 +217,19 @@ class Gated:
                 **identity_options(source),
             ),
         )
+
+    def admin_keys(self, account: str) -> AwsCredentials:
+        """The keys of the customer's administrator in one AWS account."""
+        told, source = self.fleet.description["aws"], self.inventory.aws[0]
+        own = told["customer"]
+        keys = AwsCredentials(own["access_key_id"], own["secret_access_key"])
+        if account == told["organization"]["management_account"]:
+            return keys
+        sts = aws_client(source, "sts", "us-east-1", keys)
+        role = source.role_arn(account, told["admin_role"])
+        assumed = sts.assume_role(RoleArn=role, RoleSessionName="admin")
+        sts.close()
+        return credentials_of(assumed)
 
     def open(self, finding: Mapping[str, str], **options: Any) -> OpenGate:
         """Open the gate where the finding is, by machine unless a seed is given."""

@@ -30,9 +30,10 @@ from tasks.inventory import AzureSource, Issuer
 from tasks.model import Call, Cloud
 
 
-def answered(status: int) -> HttpResponseError:
+def answered(status: int, code: str = "") -> HttpResponseError:
     error = HttpResponseError(message="(Code) words")
     error.status_code = status
+    error.error = SimpleNamespace(code=code, message="words")  # type: ignore[assignment]
     return error
 
 
@@ -43,7 +44,13 @@ def answered(status: int) -> HttpResponseError:
         (answered(400), CloudError),
         (answered(401), AccessRefused),
         (answered(403), AccessRefused),
-        (answered(404), ResourceGone),
+        (answered(404, "ResourceNotFound"), ResourceGone),
+        (answered(404, "ResourceGroupNotFound"), ResourceGone),
+        (answered(404, "NotFound"), ResourceGone),
+        # What was not found is not the resource.
+        (answered(404, "InvalidResourceType"), CloudError),
+        (answered(404, "SubscriptionNotFound"), CloudError),
+        (answered(404), CloudError),
         (answered(408), CloudTimeout),
         (answered(409), Conflict),
         (answered(412), Conflict),

@@ -20,7 +20,7 @@ from botocore import xform_name
 from botocore.exceptions import ClientError
 
 from tasks.clouds.authorization import GRAINS
-from tasks.clouds.aws_write import aws_client, credentials_of
+from tasks.clouds.aws_write import aws_client
 from tasks.clouds.azure_write import Arm
 from tasks.clouds.remediator import Session, apply_all
 from tasks.clouds.session_policy import permissions, policy_text, session_policy
@@ -139,22 +139,9 @@ class Admin:
     def client(self, service: str, account: str, region: str) -> Any:
         name = (service, account, region)
         if name not in self.clients:
-            source, keys = self.gated.inventory.aws[0], self._keys(account)
+            source, keys = self.gated.inventory.aws[0], self.gated.admin_keys(account)
             self.clients[name] = aws_client(source, service, region, keys)
         return self.clients[name]
-
-    def _keys(self, account: str) -> Any:
-        told = self.gated.fleet.description["aws"]
-        source = self.gated.inventory.aws[0]
-        keys = self.gated.customer({"cloud": "aws"}).aws
-        assert keys is not None
-        if account == told["organization"]["management_account"]:
-            return keys
-        sts = aws_client(source, "sts", "us-east-1", keys)
-        role = source.role_arn(account, told["admin_role"])
-        assumed = sts.assume_role(RoleArn=role, RoleSessionName="admin")
-        sts.close()
-        return credentials_of(assumed)
 
     def group(self, account: str, region: str) -> str:
         """A security group that the internet may enter; its id."""

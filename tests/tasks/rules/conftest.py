@@ -132,9 +132,8 @@ def _storage(config: dict[str, Any], call: Call) -> None:
     properties = config["properties"]
     for name, value in call.params["properties"].items():
         if value is None:
-            properties.pop(name, None)
-        else:
-            properties[name] = value
+            raise Refused("what null does is not documented")
+        properties[name] = value
 
 
 def _network(config: dict[str, Any], call: Call) -> None:
