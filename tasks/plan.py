@@ -29,8 +29,9 @@ class Plan:
     """The fix of one finding: the resource as it was read, and the steps it would take.
 
     ``number`` is the row's number in the approver's table, from 1. ``values`` are the parsed inputs
-    the steps were made with. No steps means that the rule passes already. ``restores`` is empty for
-    a fix; for an undo it is the fingerprint that the resource must have again.
+    the steps, or those of the fix that an undo is about, were made with. No steps means that the
+    rule passes already. ``restores`` is empty for a fix; for an undo it is the fingerprint that the
+    resource must have again.
     """
 
     number: int
@@ -125,7 +126,7 @@ def restore_plan(
         title=_other_way(done.title),
         severity=done.severity,
         resource=now,
-        values={},
+        values=done.values,
         steps=tuple(steps),
         restores=rule_of(done.rule).undone(before).fingerprint,
     )
@@ -147,11 +148,25 @@ def applied_part(done: Plan, now: Resource) -> Plan:
         again = make_plan(rule_of(done.rule), now, done.values, finding_id=done.finding_id)
     except SutureError:
         return done
-    left = canonical_json([asdict(step.call) for step in again.steps])
+    left = [step.call for step in again.steps]
     for taken in range(1, len(done.steps)):
-        if canonical_json([asdict(step.call) for step in done.steps[taken:]]) == left:
+        if _calls_json(_left_of_fix(done, taken)) == _calls_json(left):
             return replace(done, steps=done.steps[:taken])
     return done
+
+
+def _left_of_fix(plan: Plan, taken: int) -> list[Call]:
+    """What of the fix is still to be done when so many of a plan's steps stand.
+
+    A put-back goes the other way: what it has taken is to be done again.
+    """
+    if plan.restores and not plan.applies_again:
+        return [call for step in reversed(plan.steps[:taken]) for call in step.undo]
+    return [step.call for step in plan.steps[taken:]]
+
+
+def _calls_json(calls: Iterable[Call]) -> str:
+    return canonical_json([asdict(call) for call in calls])
 
 
 def drifted(approved: Plan, now: Resource, *, own_change: bool = False) -> bool:

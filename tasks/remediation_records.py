@@ -321,7 +321,7 @@ def note_approval(run: Run, approved: Terms) -> None:
                 "approval": len(approved.given),
                 "of": approved.needed,
                 "plan": item.planned.hash,
-                "values": dict(item.planned.values),
+                "values": {} if item.planned.restores else dict(item.planned.values),
                 "round": run.round,
             }
             note(warehouse, run, "approved", item.id, details, actor=last.approver)

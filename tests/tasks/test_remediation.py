@@ -1205,6 +1205,32 @@ def test_a_put_back_that_died_half_way_is_gone_on_with(
     assert bench.rows(run)[0].state == "undone"
 
 
+def test_a_fix_applied_again_that_died_half_way_is_gone_on_with(
+    bench: Bench, two_steps: None, long_up: None
+) -> None:
+    """A person undoes a restore: the first step of the fix stands again, its process is gone."""
+    finding = take_two_steps(bench, AWS_SSH)
+    run = bench.begin([finding], "two-steps")
+    bench.go_on(run, remediation.ask_customer.fn(run))
+    fixed = bench.now(finding).fingerprint
+    back = remediation.begin_restore.fn(str(uuid4()), run.items[0].id, "Ada")
+    bench.answer(back, bench.open(finding).code.get_secret_value())
+    assert bench.end(back)[0] == "Restored"
+    prefect = Deployments()
+    bench.patch.setattr(reconciling, "run_deployment", prefect.run)
+    again = remediation.begin_restore.fn(str(uuid4()), back.items[0].id, "Ada")
+    dies_after(bench, again, finding, 1)
+    assert reconcile()[::2] == [1, 1]
+    (last_id,) = prefect.started.values()
+    last = remediation.begin_restore.fn(last_id, prefect.remediation, "reconciliation")
+    assert prefect.remediation == back.items[0].id
+    assert len(last.items[0].planned.steps) == 1, "the step that stands is not taken again"
+    bench.answer(last, bench.open(finding).code.get_secret_value())
+    assert bench.end(last)[0] == "Restored"
+    assert bench.now(finding).fingerprint == fixed
+    assert bench.rows(back)[0].state == "undone"
+
+
 def test_a_gate_whose_endpoint_does_not_answer_is_asked_again_for_a_day(
     bench: Bench, long_up: None
 ) -> None:
