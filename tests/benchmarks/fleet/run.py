@@ -37,7 +37,7 @@ from tasks.clouds.transport import Limits
 HERE = Path(__file__).parent
 CACHE = HERE.parents[2] / "build" / "benchmark"
 CALLS = 50  # of a scan of one account
-FULL, QUICK = (100, 1_000, 10_000), (100, 300)
+FULL, QUICK = (100, 1_000, 10_000), (300,)
 WARM_UP = 64  # accounts: the simulator makes its answers when they are first asked for
 
 
