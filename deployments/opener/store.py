@@ -31,6 +31,7 @@ from tasks.errors import BadInput, CloudError
 
 Document = dict[str, Any]
 T = TypeVar("T")
+V = TypeVar("V")  # of a document: what says whether it is still as it was read
 Change = Callable[[Document], tuple[Document | None, T]]
 
 MOST_ATTEMPTS = 60  # of a write that others were faster with; each round, one of them wins
@@ -84,6 +85,25 @@ class FileStore:
             yield
 
 
+def _swapped(
+    name: str,
+    change: Change[T],
+    read: Callable[[str], tuple[V, Document]],
+    written: Callable[[str, Document, V], bool],
+) -> T:
+    """Read, change and write until nobody has written in between. Raises CloudError: too many do.
+
+    ``read`` gives the document with its version, ``written`` says whether it still had that one.
+    """
+    for _ in range(MOST_ATTEMPTS):
+        version, document = read(name)
+        changed, answer = change(document)
+        if changed is None or written(name, changed, version):
+            return answer
+        time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - only to get out of each other's way
+    raise CloudError("too many write to it at the same time", operation="opener's store")
+
+
 class DynamoStore:
     """A DynamoDB table with the string key "id" and time to live on "expires": Lambda's store.
 
@@ -95,13 +115,7 @@ class DynamoStore:
         self._client = boto3.client("dynamodb", region_name=region)
 
     def update(self, name: str, change: Change[T]) -> T:
-        for _ in range(MOST_ATTEMPTS):
-            version, document = self._read(name)
-            changed, answer = change(document)
-            if changed is None or self._written(name, changed, version):
-                return answer
-            time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - only to get out of each other's way
-        raise CloudError("too many write to it at the same time", operation="opener's store")
+        return _swapped(name, change, self._read, self._written)
 
     def forget_expired(self) -> None:
         """The table does it: time to live."""
@@ -153,13 +167,7 @@ class BlobStore:
         self._http = httpx.Client(verify=ssl.create_default_context(), timeout=20)
 
     def update(self, name: str, change: Change[T]) -> T:
-        for _ in range(MOST_ATTEMPTS):
-            etag, document = self._read(name)
-            changed, answer = change(document)
-            if changed is None or self._written(name, changed, etag):
-                return answer
-            time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - only to get out of each other's way
-        raise CloudError("too many write to it at the same time", operation="opener's store")
+        return _swapped(name, change, self._read, self._written)
 
     def forget_expired(self) -> None:
         """The account does it: a lifecycle rule, a day after the last change."""
