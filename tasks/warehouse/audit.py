@@ -44,7 +44,7 @@ def was_said(
 ) -> bool:
     """Whether the log has an entry of this action on this subject with these details."""
     rows = conn.execute(
-        "SELECT details FROM audit_log WHERE action = %s AND subject = %s", (action, subject)
+        "SELECT details FROM public.audit_log WHERE action = %s AND subject = %s", (action, subject)
     )
     return any(details.items() <= found.items() for (found,) in rows)
 
