@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any
 
 import psycopg
-import uvloop
 
 from tasks.clouds.budgets import Budgets
 from tasks.clouds.scanner import Scanner
@@ -28,7 +27,8 @@ from tasks.warehouse import claims, incremental, scans
 from tasks.warehouse.budgets import SharedBudgets
 from tasks.warehouse.database import connect
 
-LOADED_AT_ONCE = 25  # accounts; what is not loaded yet is what a killed process loses
+# Accounts, and seconds: what is not loaded yet is what a killed process loses.
+LOADED_AT_ONCE, LOADED_EVERY = 25, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,11 @@ class BatchOrder:
     limit: int
     request_seconds: float
     full: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """A batch of one is scanned beside no other: what breaks its process breaks no other."""
+        return self.limit == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,74 +66,108 @@ class BatchResult:
 
 
 class BatchScanner:
-    """Scans one batch after another. Connections, role sessions and tokens live as long as it does.
+    """Scans batches. Connections, role sessions and tokens live as long as it does.
 
-    Use it as a context manager, in one thread.
+    Use it as an asynchronous context manager, in one event loop. Raises BadInput where the
+    inventory cannot be read.
     """
 
     def __init__(self, inventory: Path, request_seconds: float) -> None:
         self._inventory = inventory
         self._limits = Limits(request_seconds=request_seconds)
-        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self._open = ExitStack()
+        self._turn = asyncio.Lock()
+        self._open = AsyncExitStack()
 
-    def __enter__(self) -> BatchScanner:
+    async def __aenter__(self) -> BatchScanner:
         budgets = Budgets()
         self._scanner = Scanner(load_inventory(self._inventory), self._limits, budgets=budgets)
         for key in self._scanner.shared_budgets():
             budgets.of(key)
-        self._open.callback(self._runner.close)
         self._open.enter_context(budgets.shared(SharedBudgets()))
-        self._runner.run(self._scanner.__aenter__())
-        self._open.callback(lambda: self._runner.run(self._scanner.__aexit__()))
+        await self._open.enter_async_context(self._scanner)
         return self
 
-    def __exit__(
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._open.close()
+        await self._open.aclose()
 
-    def scan(self, order: BatchOrder) -> BatchResult:
+    async def scan(self, order: BatchOrder) -> BatchResult:
         """Claim a batch of the scan's accounts, and scan and load them.
 
+        Several may be scanned at once: the next claims its accounts when all of this one's have
+        begun, so that the slow ones among them (a cloud that never answers) hold up nobody else.
         An account that fails is loaded with its reason. The claim lives as long as the connection
         made here: what a killed process had claimed and not loaded is free again.
         """
-        with connect() as warehouse:
-            accounts = claims.claim_accounts(warehouse, order.scan_id, order.limit)
-            if not accounts:
-                return BatchResult(0)
-            return self._runner.run(self._scan(warehouse, order, accounts))
+        with ExitStack() as turn:
+            await self._turn.acquire()
+            turn.callback(self._turn.release)
+            with await asyncio.to_thread(connect) as warehouse:
+                accounts = await asyncio.to_thread(
+                    claims.claim_accounts, warehouse, order.scan_id, order.limit
+                )
+                if not accounts:
+                    return BatchResult(0)
+                return await self._scan(warehouse, order, accounts, turn)
 
     async def _scan(
-        self, warehouse: psycopg.Connection, order: BatchOrder, accounts: Sequence[Account]
+        self,
+        warehouse: psycopg.Connection,
+        order: BatchOrder,
+        accounts: Sequence[Account],
+        turn: ExitStack,
     ) -> BatchResult:
         begun = datetime.now(UTC)
-        known = None if order.full else incremental.known_digests(warehouse, accounts)
+        known = None
+        if not order.full:
+            known = await asyncio.to_thread(incremental.known_digests, warehouse, accounts)
         failed: list[tuple[str, str, str]] = []
         seen: list[AccountScan] = []
+        loading = asyncio.Lock()
 
         async def load() -> None:
-            await asyncio.to_thread(
-                scans.load_batch,
-                *(warehouse, order.scan_id, tuple(seen)),
-                observed_at=begun,
-                known=known,
-                edition=EDITION,
-            )
-            seen.clear()
+            async with loading:
+                loaded = tuple(seen)
+                seen.clear()
+                if loaded:
+                    await asyncio.to_thread(
+                        scans.load_batch,
+                        *(warehouse, order.scan_id, loaded),
+                        observed_at=begun,
+                        known=known,
+                        edition=EDITION,
+                    )
 
-        async with aclosing(self._scanner.scan_all(accounts, RULES)) as results:
-            async for result in results:
-                seen.append(result)
-                if result.failed:
-                    account = result.account
-                    failed.append((account.cloud.value, account.id, result.failed))
-                if len(seen) >= LOADED_AT_ONCE:
-                    await load()
-        if seen:
-            await load()
+        all_read = asyncio.Event()
+
+        async def load_now_and_then() -> None:
+            """What has been read does not wait long for an account whose cloud does not answer."""
+            while not all_read.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(all_read.wait(), LOADED_EVERY)
+                await load()
+
+        loader = asyncio.create_task(load_now_and_then())
+        try:
+            waiting = len(accounts)
+            if waiting <= self._limits.accounts:  # these begin all at once
+                turn.close()
+            async with aclosing(self._scanner.scan_all(accounts, RULES)) as results:
+                async for result in results:
+                    waiting -= 1
+                    if waiting <= self._limits.accounts:
+                        turn.close()
+                    seen.append(result)
+                    if result.failed:
+                        account = result.account
+                        failed.append((account.cloud.value, account.id, result.failed))
+                    if len(seen) >= LOADED_AT_ONCE:
+                        await load()
+        finally:
+            all_read.set()
+            await loader
         return BatchResult(len(accounts), tuple(failed))

@@ -15,6 +15,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from tasks import settings
 from tasks.errors import BadInput
+from tasks.scan_processes import AT_ONCE
 
 
 def task_runner() -> TaskRunner[Any]:
@@ -27,8 +28,8 @@ def task_runner() -> TaskRunner[Any]:
             return _dask()
         case "ray":
             return _ray()
-    # A thread only waits for its batch's process; one more, so that no process waits for a thread.
-    return ThreadPoolTaskRunner(max_workers=settings.scan_processes() + 1)
+    # A thread only waits for what becomes of its batch.
+    return ThreadPoolTaskRunner(max_workers=settings.scan_processes() * AT_ONCE)
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def most_waiting(runner: TaskRunner[Any]) -> int:
     that a run that shares its scan does not start a task for each batch that others take.
     """
     if isinstance(runner, ThreadPoolTaskRunner):
-        return settings.scan_processes() + 2
+        return settings.scan_processes() * AT_ONCE + 1
     return sys.maxsize
 
 
@@ -64,10 +65,11 @@ def _dask() -> TaskRunner[Any]:
     if address := settings.dask_address():
         runner = package.DaskTaskRunner(address=address)
     else:
-        # One thread each: a worker's thread waits for the process that scans. No dashboard: it
-        # would listen on a port that nobody asked for.
+        # One thread each: a worker's thread waits for the process that scans. One more than that
+        # many, because a batch's last answers leave its core idle. No dashboard: it would listen
+        # on a port that nobody asked for.
         local = {
-            "n_workers": settings.scan_processes(),
+            "n_workers": settings.scan_processes() + 1,
             "threads_per_worker": 1,
             "dashboard_address": None,
         }

@@ -28,13 +28,10 @@ def policies_path() -> Path:
 
 
 def scan_processes() -> int:
-    """``SUTURE_SCAN_PROCESSES``: how many processes scan at once; else one more than cores.
-
-    One more, because a batch's last answers leave its core idle.
-    """
+    """``SUTURE_SCAN_PROCESSES``: how many processes scan at once; else as many as cores."""
     value = os.environ.get("SUTURE_SCAN_PROCESSES", "")
     if not value:
-        return (os.cpu_count() or 1) + 1
+        return os.cpu_count() or 1
     if not value.isdecimal() or not 1 <= int(value) <= 256:
         raise BadInput("SUTURE_SCAN_PROCESSES", "is no number from 1 to 256.", "Unset it.")
     return int(value)

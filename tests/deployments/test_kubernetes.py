@@ -154,7 +154,7 @@ def test_suture_reads_the_settings_as_they_stand(monkeypatch: pytest.MonkeyPatch
     for name, value in data.items():
         monkeypatch.setenv(name, value)
     cores = int(TEMPLATE["variables"]["properties"]["cpu_limit"]["default"])
-    assert settings.scan_processes() == cores + 1
+    assert settings.scan_processes() == cores
     assert settings.task_runner() == "threads"
     assert settings.ui_url() == data["SUTURE_UI_URL"]
     read = Path(settings.__file__).read_text() + Path(database.__file__).read_text()

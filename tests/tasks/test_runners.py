@@ -16,6 +16,7 @@ from deployments.local.children import free_port
 from tasks.batch import BatchOrder
 from tasks.errors import BadInput
 from tasks.runners import most_waiting, running, task_runner
+from tasks.scan_processes import AT_ONCE
 from tasks.scanning import scan_batch
 
 
@@ -24,7 +25,9 @@ def test_threads_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUTURE_SCAN_PROCESSES", "4")
     runner = task_runner()
     assert isinstance(runner, ThreadPoolTaskRunner)
-    assert most_waiting(runner) == 6  # what keeps four processes busy, and not a whole scan
+    assert (
+        most_waiting(runner) == 4 * AT_ONCE + 1
+    )  # what keeps four processes busy, and not a whole scan
 
 
 def test_dask_is_a_local_cluster_unless_a_scheduler_is_named(
@@ -35,7 +38,7 @@ def test_dask_is_a_local_cluster_unless_a_scheduler_is_named(
     local = task_runner()
     assert isinstance(local, DaskTaskRunner)
     assert local.address is None
-    assert local.cluster_kwargs["n_workers"] == 4
+    assert local.cluster_kwargs["n_workers"] == 5
     assert local.cluster_kwargs["threads_per_worker"] == 1
     assert most_waiting(local) > 10_000
     monkeypatch.setenv("SUTURE_DASK_ADDRESS", "tcp://scheduler:8786")
