@@ -150,6 +150,7 @@ class BatchScanner:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(all_read.wait(), LOADED_EVERY)
                 await load()
+            await load()  # what came while the last was loaded
 
         loader = asyncio.create_task(load_now_and_then())
         try:
