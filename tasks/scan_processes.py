@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict
@@ -53,27 +54,20 @@ class ScanProcesses:
     def end(self) -> None:
         """End all processes, those in the middle of a batch too. New ones may be started."""
         with self._changed:
-            for process in self._processes:
-                if process.orders:  # nobody waits for these any more
-                    process.kill()
-        self._end_all()
-
-    def _end_idle(self) -> None:
-        with self._changed:
-            if any(process.orders for process in self._processes):
-                return
-        self._end_all()
-
-    def _end_all(self) -> None:
-        with self._changed:
             ending, self._processes = self._processes, []
             if self._idle_end is not None:
                 self._idle_end.cancel()
                 self._idle_end = None
-        for process in ending:  # all at once, and then each is waited for
-            process.close()
-        for process in ending:
-            process.end()
+            for process in ending:
+                if process.orders:  # nobody waits for these any more
+                    process.kill()
+        _end(ending)
+
+    def _end_idle(self) -> None:
+        with self._changed:  # what is ended here, nobody is given meanwhile
+            ending = [process for process in self._processes if not process.orders]
+            self._processes = [process for process in self._processes if process.orders]
+        _end(ending)
 
     def _end_idle_later(self) -> None:
         if self._idle_end is not None:
@@ -103,6 +97,7 @@ class ScanProcesses:
 
     def _with_room(self, room: int) -> _Process | None:
         """The process that has the least to do, if there is room in it: an idle or a new one."""
+        self._processes = [process for process in self._processes if not process.dead]
         least = min(self._processes, key=lambda process: process.orders, default=None)
         if least is not None and least.orders == 0:
             return least
@@ -116,11 +111,16 @@ class ScanProcesses:
         with self._changed:
             process.orders -= 1
             process.alone = False
-            if process.dead and process in self._processes:
-                self._processes.remove(process)
             if self._processes and not any(one.orders for one in self._processes):
                 self._end_idle_later()
             self._changed.notify_all()
+
+
+def _end(processes: Sequence[_Process]) -> None:
+    for process in processes:  # all at once, and then each is waited for
+        process.close()
+    for process in processes:
+        process.end()
 
 
 class _Process:
@@ -237,7 +237,6 @@ async def _work(answers: TextIO) -> None:
 
     async def scan(number: int, order: BatchOrder, scanner: BatchScanner) -> None:
         nonlocal under_way
-        under_way += 1
         try:
             answer = (await scanner.scan(order)).as_json()
         except SutureError as error:
@@ -257,6 +256,7 @@ async def _work(answers: TextIO) -> None:
             except SutureError as error:
                 say(said["number"], {"error": str(error)})
                 continue
+            under_way += 1
             batches.create_task(scan(said["number"], order, scanner))
         if under_way:
             os._exit(1)

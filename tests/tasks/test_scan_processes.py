@@ -142,6 +142,40 @@ def test_with_a_process_all_its_batches_are_lost_and_others_go_on(
     assert processes.scan(order()).accounts == 1  # by a new one
 
 
+def test_a_process_that_died_idle_is_given_nothing(
+    pretending: Callable[[int], ScanProcesses],
+) -> None:
+    processes = pretending(1)
+    processes.scan(order())
+    (died,) = processes._processes
+    died.kill()
+    until(lambda: died.dead)
+    assert processes.scan(order()).accounts == 1  # by a new one
+
+
+def test_ending_the_idle_leaves_the_busy_at_work(
+    pretending: Callable[[int], ScanProcesses],
+) -> None:
+    processes = pretending(2)
+    with ThreadPoolExecutor(2) as threads:
+        busy = threads.submit(processes.scan, order(seconds=1.5))
+        until(lambda: bool(processes._processes))
+        processes.scan(order())
+        idle = next(one for one in processes._processes if not one.orders)
+        processes._end_idle()
+        assert idle.dead
+        assert busy.result(30).accounts == 1
+    assert len(processes._processes) == 1
+
+
+def test_an_order_that_came_with_the_end_of_all_orders_ends_it_too() -> None:
+    told = json.dumps({"number": 1, "order": asdict(order(seconds=60.0))}) + "\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", PRETENDS], input=told, capture_output=True, text=True, timeout=30
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+
+
 @pytest.mark.parametrize(("seconds", "returncode"), [(0.0, 0), (60.0, 1)], ids=["idle", "busy"])
 def test_it_ends_with_whoever_gives_the_orders(seconds: float, returncode: int) -> None:
     with subprocess.Popen(
