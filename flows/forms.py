@@ -27,20 +27,30 @@ CODE_NEEDED = (
     "Needed to approve: the customer opens the gate and reads it to you. "
     "Used once and stored nowhere."
 )
+CODE_OPENS = (
+    "Needed to approve: what the customer's authenticator shows right now. It opens the gate. "
+    "Used once and stored nowhere."
+)
 CODE_LATER = "Leave it empty: the second person who approves types it."
 
 
 def approval_form(
-    inputs: Iterable[Input], page: str, *, numbers: int, terms: Terms | None = None
+    inputs: Iterable[Input],
+    page: str,
+    *,
+    numbers: int,
+    terms: Terms | None = None,
+    opens_gate: bool = False,
 ) -> type[RunInput]:
     """The form of one approval: the decision, each value the fixes take, and the approver's code.
 
     ``page`` is the markdown shown above the fields, ``numbers`` the last number in its table,
-    ``terms`` who may approve. Kinds, numbers and terms travel in the form's schema, where the guard
-    reads them. The first approval of two needs no code: it would be old before the second, and may
-    be kept nowhere. It has the field all the same, by which forms are guarded. Fields stand in the
-    order of an approver's thoughts, the code last: it lives for half a minute only. The decision
-    has no default, because one required field at least makes concurrent answers safe.
+    ``terms`` who may approve. ``opens_gate``: the code opens the gate by itself. Kinds, numbers
+    and terms travel in the form's schema, where the guard reads them. The first approval of two
+    needs no code: it would be old before the second, and may be kept nowhere. It has the field
+    all the same, by which forms are guarded. Fields stand in the order of an approver's
+    thoughts, the code last: it lives for half a minute only. The decision has no default,
+    because one required field at least makes concurrent answers safe.
     """
     terms = terms or Terms()
     fields: dict[str, Any] = {
@@ -75,12 +85,18 @@ def approval_form(
             Field(
                 default="",
                 title="6-digit code",
-                description=CODE_NEEDED if terms.last else CODE_LATER,
+                description=_about_code(terms, opens_gate=opens_gate),
             ),
         ),
     }
     form = create_model("Approval", __base__=RunInput, **fields)
     return form.with_initial_data(description=page)
+
+
+def _about_code(terms: Terms, *, opens_gate: bool) -> str:
+    if not terms.last:
+        return CODE_LATER
+    return CODE_OPENS if opens_gate else CODE_NEEDED
 
 
 def _value(asked: Input) -> Any:

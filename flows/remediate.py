@@ -19,6 +19,7 @@ from tasks.remediation import (
     forget_typed,
     name_run,
     none_left_waiting,
+    present_to_opener,
     split_by_account,
     take_answer,
     who_signed_in,
@@ -68,8 +69,15 @@ def ask_approver(run: Run) -> Answered:
 
     Each round has a key of its own: a resumed run finds the answer of the round it waited in.
     """
-    form = approval_form(run.inputs, run.page(), numbers=run.last_number, terms=run.terms)
-    answer = suspend_flow_run(wait_for_input=form, key=run.key, timeout=run.seconds_left)
-    fields = answer.model_dump()
+    form = approval_form(
+        run.inputs,
+        run.page(),
+        numbers=run.last_number,
+        terms=run.terms,
+        opens_gate=run.presents_codes,
+    )
+    filled_in = suspend_flow_run(wait_for_input=form, key=run.key, timeout=run.seconds_left)
+    fields = filled_in.model_dump()
     forget_typed(run, fields)
-    return take_answer(run, fields)
+    answer = take_answer(run, fields)
+    return present_to_opener(run, answer) if answer.chosen and run.presents_codes else answer

@@ -51,6 +51,8 @@ class AwsSource:
     Either ``organization`` is true and the accounts are discovered, or ``accounts`` lists them.
     ``endpoint`` is empty for AWS itself. ``credentials`` is None for the SDK's own chain.
     ``hub_principal`` is the ARN those credentials have, where the customer's gate must name it.
+    ``presents_codes``: an approver's code opens the gate itself, at the opener that
+    ``token_endpoint`` names; without it somebody has opened the gate before it is typed.
     """
 
     name: str
@@ -69,6 +71,7 @@ class AwsSource:
     hub_principal: str = ""
     token_endpoint: str = ""
     token_endpoint_ca_file: str = ""
+    presents_codes: bool = False
 
     def role_arn(self, account: str, role: str) -> str:
         """The ARN of ``role`` (which may carry a path) in ``account``."""
@@ -83,6 +86,7 @@ class AzureSource:
     ``client_secret_env`` and ``client_certificate`` is set. ``graph`` false keeps Resource Graph,
     which lags behind by seconds to minutes, out of fleet scans. The four ``remediator_*`` and
     ``gate_id`` fields are all set or all empty; empty means that Suture only reads there.
+    ``presents_codes`` is as for AWS.
     """
 
     name: str
@@ -102,6 +106,7 @@ class AzureSource:
     gate_id: str = ""
     token_endpoint: str = ""
     token_endpoint_ca_file: str = ""
+    presents_codes: bool = False
 
     @property
     def remediates(self) -> bool:
@@ -213,6 +218,7 @@ def _aws(section: Section, folder: Path) -> AwsSource:
         hub_principal=_word(section, "hub_principal", _PRINCIPAL, ""),
         token_endpoint=_url(section, "token_endpoint", ""),
         token_endpoint_ca_file=_path(section, "token_endpoint_ca_file", folder, ""),
+        presents_codes=_presents_codes(section),
     )
 
 
@@ -273,7 +279,19 @@ def _azure(section: Section, folder: Path) -> AzureSource:
         gate_id=_uuid(section, "gate_id", ""),
         token_endpoint=_url(section, "token_endpoint", ""),
         token_endpoint_ca_file=_path(section, "token_endpoint_ca_file", folder, ""),
+        presents_codes=_presents_codes(section),
     )
+
+
+def _presents_codes(section: Section) -> bool:
+    presents = _flag(section, "presents_codes")
+    if presents and not section.has("token_endpoint"):
+        raise section.bad(
+            "presents_codes",
+            "needs a token_endpoint: somebody must take the codes.",
+            "Add the address of the customer's opener, or leave it out.",
+        )
+    return presents
 
 
 def _issuer(section: Section, folder: Path) -> Issuer:

@@ -217,7 +217,13 @@ def _close(warehouse: Connection, asked: gate_requests.GateRequest) -> bool:
     where = {"account": asked.account, "cloud": asked.cloud}
     try:
         account = account_of(warehouse, asked.cloud, asked.account)
-        release(load_inventory(settings.inventory_path()), account, remediation=asked.run_id)
+        run = records.read_back(warehouse, asked.run_id)
+        release(
+            load_inventory(settings.inventory_path()),
+            account,
+            remediation=asked.run_id,
+            person=run is not None and not run.automatic,
+        )
     except SutureError as error:
         log.warning("The gate of run %s may still be open: %s", asked.run_id, error)
         if datetime.now(UTC) - asked.asked_at > gate_requests.GIVE_UP:

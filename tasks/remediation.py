@@ -32,7 +32,7 @@ from tasks.closing import Closed, close_finding
 from tasks.clouds.propagation import Propagation
 from tasks.clouds.remediator import Session, open_session
 from tasks.clouds.session_policy import permissions
-from tasks.clouds.token_request import release, request_code
+from tasks.clouds.token_request import present_code, release, request_code
 from tasks.core_dumps import forbid_core_dumps
 from tasks.drift import ChangedSince, drift, in_words, table
 from tasks.errors import (
@@ -391,13 +391,48 @@ def ask_customer(run: Run) -> Answered:
         records.settle(run, run.waiting, "refused", str(refusal), source.name)
         return NOTHING_CHOSEN
     who = f"{source.name} token endpoint"
-    until = opened.expires_at.isoformat(timespec="seconds")
-    with connect() as warehouse:
-        for item in run.waiting:
-            granted = {"plan": item.planned.hash, "until": until}
-            records.note(warehouse, run, "gate opened", item.id, granted, actor=who)
+    _note_opened(run, run.waiting, who, opened.expires_at)
     chosen = tuple(item.number for item in run.waiting)
     return Answered(opened.code, chosen, who, True, opened.expires_at)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def present_to_opener(run: Run, answer: Answered) -> Answered:
+    """Present the approver's code to the customer's opener, which opens the gate for it.
+
+    Where it does not, nothing is changed, and the next round says why.
+    """
+    forbid_core_dumps()
+    chosen = [run.item(number) for number in answer.chosen]
+    with connect() as warehouse:
+        gate_requests.asked(warehouse, run.id, run.account.cloud.value, run.account.id)
+    try:
+        until = present_code(
+            run.inventory,
+            run.account,
+            answer.code,
+            resources=sorted({item.planned.resource.id for item in chosen}),
+            remediation=run.id,
+        )
+    except (GateRefused, CloudError, BadInput) as refusal:
+        if isinstance(refusal, CloudError):
+            _release(run)  # it may have opened, and its answer was lost
+        else:
+            with connect() as warehouse:
+                gate_requests.released(warehouse, run.id)
+        for item in chosen:
+            records.note_refused(run, item, str(refusal), records.Watched())
+        ask_again(run, str(refusal))
+        return NOTHING_CHOSEN
+    _note_opened(run, chosen, f"{run.account.source} opener", until)
+    return replace(answer, until=until)
+
+
+def _note_opened(run: Run, items: Sequence[Item], who: str, until: datetime) -> None:
+    with connect() as warehouse:
+        for item in items:
+            granted = {"plan": item.planned.hash, "until": until.isoformat(timespec="seconds")}
+            records.note(warehouse, run, "gate opened", item.id, granted, actor=who)
 
 
 def _may_ask(run: Run) -> bool:
@@ -531,9 +566,10 @@ def _failure(error: Exception, *, begun: bool) -> Closed:
 def conclude_round(run: Run) -> None:
     """Plan afresh what changed under the plan, ask again for what is left, let go of the gate."""
     _settle_broken(run, BROKEN)
-    if run.automatic:
+    if run.asks_opener:
         _release(run)
-    elif drifted := [item for item in run.waiting if item.drifted]:
+    drifted = [item for item in run.waiting if item.drifted]
+    if drifted and not run.automatic:  # else there is nobody to ask about another plan
         _plan_again(run, drifted)
     if run.waiting:
         notes = [run.gate_refusal] if run.gate_refusal else []
@@ -592,7 +628,7 @@ def _release(run: Run) -> None:
     What it has not confirmed, reconciliation asks for again.
     """
     try:
-        release(run.inventory, run.account, remediation=run.id)
+        release(run.inventory, run.account, remediation=run.id, person=not run.automatic)
         with connect() as warehouse:
             gate_requests.released(warehouse, run.id)
     except (CloudError, GateRefused, BadInput, psycopg.Error) as error:

@@ -119,6 +119,16 @@ class Run:
         return self.policy.mode is Mode.AUTOMATIC
 
     @property
+    def presents_codes(self) -> bool:
+        """Whether an approver's code opens the gate by itself, at the customer's opener."""
+        return not self.automatic and self.inventory.source(self.account.source).presents_codes
+
+    @property
+    def asks_opener(self) -> bool:
+        """Whether the customer's opener opens the gate for this run, and is to close it."""
+        return self.automatic or self.presents_codes
+
+    @property
     def inputs(self) -> tuple[Input, ...]:
         """The values that the waiting fixes take, each asked once, filled in as planned."""
         asked: dict[str, Input] = {}
@@ -181,8 +191,7 @@ class Run:
             f"{as_code(self.requested_by)} {under}. "
             f"Waits until {self.expires_at:%Y-%m-%d %H:%M} UTC; nothing is changed before that "
             "without an approval.",
-            "**The code:** someone with the customer's own credentials runs "
-            f"`{self._gate_command()}` and reads out the 6 digits it prints.",
+            self._about_code(),
             *self._about_approvers(),
         ]
         if self.undoes:
@@ -219,6 +228,23 @@ class Run:
         if terms.not_requester:
             about.append("**Who asked for this** may not approve it.")
         return about
+
+    def _about_code(self) -> str:
+        if self.presents_codes:
+            return (
+                "**The code:** the 6 digits that the customer's authenticator shows right now. "
+                "Their opener checks them and opens the gate; nobody needs to open it before."
+            )
+        opener = ""
+        if self.inventory.source(self.account.source).token_endpoint:
+            opener = (
+                " Or whoever has the authenticator runs "
+                f"`{self._gate_command()} --opener`, and reads out the code typed there."
+            )
+        return (
+            "**The code:** someone with the customer's own credentials runs "
+            f"`{self._gate_command()}` and reads out the 6 digits it prints.{opener}"
+        )
 
     def _gate_command(self) -> str:
         """Azure's gate opens for named resources, which the run knows; AWS's for the account."""

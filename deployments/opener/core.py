@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 
 MOST_REQUEST = 65_536  # bytes
 MOST_NAMED = 500  # resources, or actions, of one request
+MOST_NAME = 100  # characters of a remediation's name
 AGAIN_SECONDS = 30.0  # until what could not be closed is tried again
 OPEN, CLOSE = "open", "close"
 
@@ -128,7 +129,10 @@ class Opener:
             return self._open_for_machine(self._claims(request, OPEN))
         if what == CLOSE:
             claims = self._claims(request, CLOSE)
-            self.close(_account(claims), opening_of(claims["remediation"]))
+            self.close(
+                _account(claims),
+                opening_of(claims["remediation"], person=claims.get("person") is True),
+            )
             return {}
         raise Refused(HTTPStatus.NOT_FOUND, f"there is /{OPEN} and /{CLOSE}.")
 
@@ -146,13 +150,17 @@ class Opener:
         if not _is_count(minutes) or not 1 <= minutes <= MOST_MINUTES:
             raise Refused(HTTPStatus.BAD_REQUEST, f"minutes: 1 to {MOST_MINUTES}.")
         resources = [] if account.cloud is Cloud.AWS else _texts(request, "resources")
+        opening, told = PERSON, {"by": "code"}
+        if remediation := _remediation(request):
+            opening = opening_of(remediation, person=True)
+            told = {**told, "remediation": remediation}
         self._check_code(account, request["code"])
         opened = self._open(
             account,
             minutes,
             resources,
-            opening=PERSON,
-            told={"by": "code"},
+            opening=opening,
+            told=told,
             code=SecretStr(request["code"]),
         )
         return {"expires_at": timestamp(opened.expires_at)}
@@ -372,9 +380,13 @@ def _told(wanted: Wanted, claims: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def opening_of(remediation: object) -> str:
-    """The name of a remediation's opening: closing finds it without having kept it."""
-    return hashlib.sha256(str(remediation).encode()).hexdigest()[:32]
+def opening_of(remediation: object, *, person: bool = False) -> str:
+    """The name of a remediation's opening: closing finds it without having kept it.
+
+    A ``person``'s is another than a machine's, so that neither takes the place of the other.
+    """
+    named = hashlib.sha256(str(remediation).encode()).hexdigest()[:32]
+    return f"{PERSON}{named}" if person else named
 
 
 def _parsed(body: bytes) -> Mapping[str, Any]:
@@ -415,6 +427,14 @@ def _account(told: Mapping[str, Any]) -> Account:
     if not _ACCOUNTS[cloud].fullmatch(account):
         raise Refused(HTTPStatus.BAD_REQUEST, "account: a number of AWS or a subscription's id.")
     return Account(cloud, account, source=str(told.get("source", "")))
+
+
+def _remediation(request: Mapping[str, Any]) -> str:
+    """The run that a person's code is for; empty when it is for none."""
+    named = request.get("remediation", "")
+    if not isinstance(named, str) or len(named) > MOST_NAME or not (named or "x").isprintable():
+        raise Refused(HTTPStatus.BAD_REQUEST, f"remediation: a name of {MOST_NAME} characters.")
+    return named
 
 
 def _texts(told: Mapping[str, Any], name: str) -> list[str]:

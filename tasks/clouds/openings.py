@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-PERSON = "Person"  # a person has one opening in an account: a new one takes the old one's place
+# A person has one opening by hand in an account: a new one takes the old one's place. One for a
+# remediation's run begins with the same word.
+PERSON = "Person"
 WARM = ("Warm1", "Warm2")  # taken in turns: the older one still stands when the newer is opened
 
 
@@ -26,7 +28,7 @@ class Opening:
         """Whom it is for: a "person", a "machine" for one remediation, or "warm", kept ahead."""
         if self.id in WARM:
             return "warm"
-        return "person" if self.id == PERSON else "machine"
+        return "person" if self.id.startswith(PERSON) else "machine"
 
 
 def timestamp(moment: datetime) -> str:

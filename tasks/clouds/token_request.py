@@ -86,10 +86,12 @@ def present_code(
     *,
     minutes: int = 10,
     resources: Sequence[str] = (),
+    remediation: str = "",
 ) -> datetime:
     """Present a person's code to the customer's opener, for it to open the gate; until when.
 
-    Raises GateRefused with the customer's reason, which does not repeat the code, and otherwise as
+    ``remediation`` names the run that it is for, which may then ``release`` the gate. Raises
+    GateRefused with the customer's reason, which does not repeat the code, and otherwise as
     ``request_code`` does.
     """
     source = inventory.source(account.source)
@@ -98,6 +100,7 @@ def present_code(
         "code": code.get_secret_value(),
         "minutes": minutes,
         **({"resources": list(resources)} if resources else {}),
+        **({"remediation": remediation} if remediation else {}),
     }
     until = _post(source, _address(source, OPEN), body).get("expires_at")
     expires_at = moment(until) if isinstance(until, str) else None
@@ -106,10 +109,13 @@ def present_code(
     return expires_at
 
 
-def release(inventory: Inventory, account: Account, *, remediation: str) -> None:
+def release(
+    inventory: Inventory, account: Account, *, remediation: str, person: bool = False
+) -> None:
     """Tell the customer that the gate is not needed any more; closing twice is as closing once.
 
-    Again where the endpoint failed or was not reached. Raises as ``request_code`` does.
+    ``person``: it was opened by a person's code (``present_code``). Again where the endpoint failed
+    or was not reached. Raises as ``request_code`` does.
     """
     trying = Retrying(
         retry=retry_if_exception_type(CloudError),
@@ -117,7 +123,8 @@ def release(inventory: Inventory, account: Account, *, remediation: str) -> None
         wait=wait_exponential(multiplier=0.5, max=5),
         reraise=True,
     )
-    trying(_ask, inventory, account, CLOSE, {"remediation": remediation})
+    claims = {"remediation": remediation, **({"person": True} if person else {})}
+    trying(_ask, inventory, account, CLOSE, claims)
 
 
 def _ask(

@@ -90,6 +90,12 @@ def test_file_becomes_values(tmp_path: Path) -> None:
     assert contoso.resource_manager == "https://management.azure.com"
     assert contoso.audience == "https://management.azure.com/"
     assert contoso.remediates
+    assert not any(source.presents_codes for source in inventory.sources)
+    presents = "token_endpoint: https://tokens.example.com/open\n    presents_codes: true"
+    acme, *others = parse_inventory(
+        FULL.replace("token_endpoint: https://tokens.example.com/open", presents)
+    ).sources
+    assert [one.presents_codes for one in (acme, *others)] == [True, False, False]
     assert inventory.issuer is not None
     assert inventory.issuer.url == "https://issuer.example.com/suture"
     assert inventory.issuer.key_file == str(tmp_path / "keys/issuer.pem")
@@ -189,6 +195,13 @@ MISTAKES = [
         14,
         "aws[0].token_endpoint",
         "https",
+    ),
+    (
+        "token_endpoint: https://tokens.example.com/open",
+        "presents_codes: true",
+        14,
+        "aws[0].presents_codes",
+        "needs a token_endpoint",
     ),
     (
         "      secret_access_key_env: HUB_SECRET\n",

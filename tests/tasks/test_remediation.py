@@ -33,7 +33,13 @@ from tasks.closing import close_finding
 from tasks.clouds import azure_write
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.azure_write import identity_options
-from tasks.clouds.gate import CustomerCredentials, OpenGate, close_gate, open_gate
+from tasks.clouds.gate import (
+    CustomerCredentials,
+    OpenGate,
+    close_gate,
+    gate_status,
+    open_gate,
+)
 from tasks.clouds.propagation import Propagation
 from tasks.clouds.remediator import Session, open_session
 from tasks.clouds.scanner import Scanner
@@ -253,7 +259,7 @@ def whole(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
     policies = folder / "policies.yaml"
     policies.write_text(POLICIES)
     with (
-        Fleet(aws=48, azure=16, seed=31, data_dir=folder, failing=False) as fleet,
+        Fleet(aws=48, azure=22, seed=31, data_dir=folder, failing=False) as fleet,
         pytest.MonkeyPatch.context() as patch,
     ):
         fleet._azure.tenant.operations.retry_after = None  # else every write takes a second
@@ -314,7 +320,9 @@ def test_the_page_says_what_where_why_and_how(bench: Bench) -> None:
     assert f"Azure subscription {finding.account}" in page
     assert "### Why" in page
     assert paragraph(rule(AZURE_SSH).guide, "Why it matters.") in page
-    assert f"suture gate open {finding.account} --run {run.id}" in page
+    by_hand = f"suture gate open {finding.account} --run {run.id} --minutes 10"
+    assert f"`{by_hand}`" in page
+    assert f"`{by_hand} --opener`" in page
     assert finding.resource in page
     assert "Microsoft.Network/networkSecurityGroups/securityRules/write" in page
     assert [(one.name, one.default) for one in run.inputs] == [("allowed_cidrs", "10.1.0.0/16")]
@@ -725,6 +733,134 @@ def test_a_restore_can_be_undone_and_that_as_well(bench: Bench, rule_id: str) ->
         with connect() as warehouse:
             assert problems(evidence_of(warehouse, back.items[0].id)) == []
         runs.append(back)
+
+
+# --- an approver's code that opens the gate ------------------------------------------------------
+
+
+class Authenticator:
+    """What the approver's phone shows, at an opener that has seen none of its codes yet."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        seed_file = Path(bench.fleet.description["customer_seed_file"])
+        self._totp = pyotp.TOTP(seed_file.read_text())
+        self._store = seed_file.parent / "opener"
+
+    def now(self) -> str:
+        for kept in self._store.glob("*.json"):
+            kept.unlink()
+        return self._totp.now()
+
+    def wrong(self) -> str:
+        return f"{(int(self.now()) + 1) % 1_000_000:06d}"
+
+    def answer(self, run: Run, code: str) -> None:
+        """One round as the flow goes through it."""
+        typed = {"decision": "approve", "approver": "Ada", "code": self._bench.handle(code)}
+        answered = remediation.take_answer.fn(run, typed)
+        self._bench.go_on(run, remediation.present_to_opener.fn(run, answered))
+
+
+@pytest.fixture
+def authenticator(bench: Bench) -> Authenticator:
+    """Runs present their approver's code to the customer's opener."""
+    presents = replace(
+        bench.inventory,
+        aws=tuple(replace(one, presents_codes=True) for one in bench.inventory.aws),
+        azure=tuple(replace(one, presents_codes=True) for one in bench.inventory.azure),
+    )
+    bench.patch.setattr("tasks.remediation_run.load_inventory", lambda _: presents)
+    return Authenticator(bench)
+
+
+def gate_of(bench: Bench, finding: Finding) -> list[str]:
+    status = gate_status(bench.inventory, bench.account(finding), customer=bench.customer())
+    return [one.by for one in status.openings]
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("rule_id", [BUCKET, HTTPS_ONLY])
+def test_an_approvers_code_opens_the_gate_and_the_end_of_the_round_closes_it(
+    bench: Bench, authenticator: Authenticator, rule_id: str
+) -> None:
+    (finding,) = bench.take(rule_id)
+    bench.close_gate(finding)
+    run = bench.begin([finding])
+    assert "nobody needs to open it before" in run.page()
+    seen: list[list[str]] = []
+    real = remediation.open_session
+
+    def opening(*args: Any, **named: Any) -> Any:
+        seen.append(gate_of(bench, finding))
+        return real(*args, **named)
+
+    bench.patch.setattr(remediation, "open_session", opening)
+    authenticator.answer(run, authenticator.now())
+    assert bench.states(run) == ["remediated"]
+    assert seen == [["person"]]
+    assert gate_of(bench, finding) == []
+    with connect() as warehouse:
+        said = entries_about(warehouse, [run.items[0].id])
+        assert run.id not in {one.run_id for one in gate_requests.unreleased(warehouse)}
+    opened = next(one for one in said if one.action == "gate opened")
+    assert opened.actor.endswith("opener")
+
+
+@pytest.mark.attack
+def test_a_code_that_the_opener_refuses_changes_nothing_and_is_asked_again(
+    bench: Bench, authenticator: Authenticator
+) -> None:
+    (finding,) = bench.take(AWS_SSH)
+    bench.close_gate(finding)
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding])
+    authenticator.answer(run, authenticator.wrong())
+    assert (bench.states(run), run.round) == (["waiting"], 2)
+    assert "the code is wrong" in run.notes[0]
+    assert "the code is wrong" in run.page()
+    code = authenticator.now()
+    authenticator.answer(run, code)
+    assert bench.states(run) == ["remediated"]
+    (other,) = bench.take(AWS_SSH)
+    second = bench.begin([other])
+    authenticator.answer(second, code)
+    assert bench.states(second) == ["waiting"]
+    assert "has been used" in second.notes[0]
+    assert before != bench.now(finding).fingerprint
+
+
+def test_an_opener_that_is_away_is_asked_to_close_and_the_approver_again(
+    bench: Bench, authenticator: Authenticator
+) -> None:
+    (finding,) = bench.take(TLS)
+    run = bench.begin([finding])
+    released: list[Any] = []
+
+    def away(*_: Any, **__: Any) -> None:
+        raise CloudTimeout("did not answer in time")
+
+    bench.patch.setattr(remediation, "present_code", away)
+    bench.patch.setattr(remediation, "release", lambda *_, **named: released.append(named))
+    authenticator.answer(run, "123456")
+    assert released == [{"remediation": run.id, "person": True}]
+    assert (bench.states(run), run.round) == (["waiting"], 2)
+    assert "did not answer in time" in run.notes[0]
+
+
+@pytest.mark.attack
+def test_a_gate_opened_by_a_code_is_closed_when_its_run_died(
+    bench: Bench, authenticator: Authenticator, long_up: None
+) -> None:
+    (finding,) = bench.take("azure_storage_account_public_blob_access_off")
+    bench.close_gate(finding)
+    run = bench.begin([finding])
+    typed = {"decision": "approve", "approver": "Ada", "code": bench.handle(authenticator.now())}
+    remediation.present_to_opener.fn(run, remediation.take_answer.fn(run, typed))
+    assert gate_of(bench, finding) == ["person"]
+    with connect() as warehouse:
+        assert reconciling.close_left_gates(warehouse) == 1
+    assert gate_of(bench, finding) == []
 
 
 # --- by policy ---------------------------------------------------------------------------------

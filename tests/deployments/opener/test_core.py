@@ -52,6 +52,22 @@ def test_a_right_code_opens_the_gate_for_itself(site: Site, code: str, cloud: st
     assert what_happened(site) == ["code", "opening", "opened"]
 
 
+@BOTH
+def test_a_code_for_a_run_is_an_opening_of_its_own_that_the_run_closes(
+    site: Site, code: str, cloud: str
+) -> None:
+    site.ask(cloud)
+    assert site.present(code, cloud, remediation="run-1")[0] == HTTPStatus.OK
+    assert sorted(one.by for one in site.status(cloud).openings) == ["machine", "person"]
+    opening = next(entry for entry in site.journal if entry.get("by") == "code")
+    assert opening["remediation"] == "run-1"
+    close = OPEN.replace("/open", "/close")
+    site.post("/close", request=site.sign(cloud, to=close, person=True))
+    assert [one.by for one in site.status(cloud).openings] == ["machine"]
+    site.post("/close", request=site.sign(cloud, to=close))
+    assert not site.status(cloud).is_open
+
+
 def test_a_code_opens_once(site: Site, code: str) -> None:
     assert site.present(code)[0] == HTTPStatus.OK
     site.close_everything()
@@ -113,6 +129,9 @@ def test_a_lock_keeps_no_machine_out(site: Site, wrong_code: str) -> None:
         {"minutes": True},
         {"minutes": "5"},
         {"request": "a.b.c"},
+        {"remediation": "x" * 101},
+        {"remediation": 7},
+        {"remediation": "a\nb"},
     ],
 )
 def test_a_request_that_cannot_be_used_spends_no_code(

@@ -162,6 +162,18 @@ def test_a_persons_code_is_presented_as_it_is(inventory: Inventory, endpoint: En
     assert endpoint.seen == [("/gate/open", {**about, "code": "123456", "minutes": 3})]
 
 
+def test_a_code_may_be_for_one_run_that_closes_what_it_opened(
+    inventory: Inventory, endpoint: Endpoint
+) -> None:
+    endpoint.body = json.dumps({"expires_at": GOOD["expires_at"]}).encode()
+    present_code(inventory, ACCOUNT, SecretStr("123456"), remediation="run-1")
+    release(inventory, ACCOUNT, remediation="run-1", person=True)
+    (_, opened), (_, closed) = endpoint.seen
+    assert opened["remediation"] == "run-1"
+    claims = claims_of(inventory, closed, endpoint.url.replace("/open", "/close"))
+    assert (claims["remediation"], claims["person"]) == ("run-1", True)
+
+
 def test_a_code_that_is_refused_is_not_repeated(inventory: Inventory, endpoint: Endpoint) -> None:
     endpoint.status, endpoint.body = 401, json.dumps({"error": "the code is wrong."}).encode()
     with pytest.raises(GateRefused, match="the code is wrong") as caught:
