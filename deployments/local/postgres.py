@@ -38,8 +38,8 @@ SETTINGS = {
     "unix_socket_directories": "",
     # Prefect's server, its workers and the scan's loaders each hold a pool.
     "max_connections": "200",
-    # A laptop's share: touched lazily, and the operating system caches the rest. More made a scan of
-    # 10,000 accounts no faster, and its memory grow.
+    # A laptop's share: touched lazily, and the operating system caches the rest. More made a scan
+    # of 10,000 accounts no faster, and its memory grow.
     "shared_buffers": "192MB",
     # A fleet's merge writes hundreds of megabytes at once: fewer checkpoints, fewer whole pages in
     # the WAL. Recovery after a crash takes seconds longer.
