@@ -8,9 +8,12 @@ come through it too. What it guards are runs paused on a Suture approval: a form
   stores a handle. A bad answer gets words (HTTP 422) and the run stays suspended.
 - ``input``, ``set_state``, ``bulk_set_state`` and ``PATCH``: ways round the form, refused.
 - ``POST flow_runs`` and ``create_flow_run``: who signed in and starts a run is written on it, where
-  nobody else can write.
+  nobody else can write: not on a flow or deployment either, whose labels scheduled runs take over.
 - ``POST suture/codes/redeem``: the resumed run reads its code, once, with a proof that it holds the
   key that server and runs share.
+
+A body is read to its end before the run is looked at: whoever sends slowly would else be judged by
+the state in which the run was when they began.
 """
 
 from __future__ import annotations
@@ -136,13 +139,16 @@ class Guard:
                 return await self._create_runs(scope, receive)
             case "PATCH", ["flow_runs", run, "labels"] if _run_id(run):
                 return await self._label(scope, receive)
+            case "POST", ["flows"] | ["deployments"]:
+                return await self._create_labelled(scope, receive)
             case "PATCH", ["flow_runs", run] if run_id := _run_id(run):
                 return await self._update(scope, receive, run_id)
         return None
 
     # --- answering an approval ---
 
-    async def _resume(self, scope: Scope, receive: Receive, run_id: str) -> Response | None:
+    async def _resume(self, scope: Scope, receive: Receive, run_id: str) -> Response | bytes:
+        body = await _body(scope, receive, MAX_INPUT_BYTES)
         run = await self._run(scope, run_id)
         if isinstance(run, Response):
             return run
@@ -152,10 +158,10 @@ class Guard:
             # have the body then.
             return _not_resumed("ABORT", "Cannot resume a flow run that is not paused.")
         if pause is None or not pause.guarded:
-            return None
+            return body
         if pause.form is None:
             raise Refused(409, "The approval form is not ready yet. Try again in a moment.")
-        fields = _answered_fields(await _json_object(scope, receive, MAX_ANSWER_BYTES))
+        fields = _answered_fields(_object(_parsed_json(scope, body, MAX_ANSWER_BYTES)))
         verified = self._verified_approver(scope)
         answer = _checked(fields, pause.form, verified)
         if answer.approved and (
@@ -228,7 +234,10 @@ class Guard:
         a run would take over what its deployment is labelled with.
         """
         names = _header_values(scope, self.approver_header) if self.approver_header else []
-        name = names[0].strip() if len(names) == 1 else ""
+        if len(names) > 1:
+            # Whoever adds a second would be nobody, and could then approve what they asked for.
+            raise Refused(403, "Runs are started under one name: the sign-in proxy's.")
+        name = names[0].strip() if names else ""
         labels = body.get("labels") or {}
         if not isinstance(labels, dict):
             raise Refused(422, "labels must be a JSON object.")
@@ -236,17 +245,20 @@ class Guard:
 
     async def _label(self, scope: Scope, receive: Receive) -> bytes:
         body = await _json_object(scope, receive)
-        if REQUESTED_BY in body:
-            raise Refused(403, "Who started a run is written once, by the server.")
+        _check_labels(body)
+        return json.dumps(body).encode()
+
+    async def _create_labelled(self, scope: Scope, receive: Receive) -> bytes:
+        """A new flow or deployment: what the scheduler starts of it comes by no request."""
+        body = await _json_object(scope, receive)
+        _check_labels(body.get("labels") or {})
         return json.dumps(body).encode()
 
     # --- ways round the form ---
 
-    async def _set_state(self, scope: Scope, receive: Receive, run_id: str) -> bytes | None:
-        if not await self._waits_for_approval(scope, run_id):
-            return None
-        body = await _json_object(scope, receive, MAX_ANSWER_BYTES)
-        if not _only_stops(body):
+    async def _set_state(self, scope: Scope, receive: Receive, run_id: str) -> bytes:
+        body = await _json_object(scope, receive)
+        if await self._waits_for_approval(scope, run_id) and not _only_stops(body):
             raise Refused(
                 403,
                 "This run waits for an approval. Resume it with its form, or cancel it: "
@@ -298,11 +310,9 @@ class Guard:
         if pause is not None and pause.guarded and key.strip() in pause.keyset.values():
             raise Refused(403, "This form belongs to an approval that waits: it cannot be deleted.")
 
-    async def _update(self, scope: Scope, receive: Receive, run_id: str) -> bytes | None:
-        if not await self._waits_for_approval(scope, run_id):
-            return None
-        body = await _json_object(scope, receive, MAX_INPUT_BYTES)
-        if _PLANNED & body.keys():
+    async def _update(self, scope: Scope, receive: Receive, run_id: str) -> bytes:
+        body = await _json_object(scope, receive)
+        if _PLANNED & body.keys() and await self._waits_for_approval(scope, run_id):
             raise Refused(403, "This run waits for an approval: what it will do cannot be changed.")
         return json.dumps(body).encode()
 
@@ -436,6 +446,13 @@ def _only_stops(body: Mapping[str, Any]) -> bool:
     return kind in _STOPPED or (kind == "PAUSED" and body.get("force", False) is False)
 
 
+def _check_labels(labels: object) -> None:
+    if not isinstance(labels, dict):
+        raise Refused(422, "labels must be a JSON object.")
+    if REQUESTED_BY in labels:
+        raise Refused(403, "Who started a run is written once, by the server.")
+
+
 def _not_resumed(status: str, reason: str) -> Response:
     """Prefect's own shape for a resume that did not happen, which its UI shows as an error."""
     return JSONResponse(
@@ -466,7 +483,11 @@ async def _json_object(
     scope: Scope, receive: Receive, limit: int = MAX_INPUT_BYTES
 ) -> dict[str, Any]:
     """The request's body as one JSON object. Raises Refused in words that repeat nothing of it."""
-    value = await _json(scope, receive, limit)
+    return _object(await _json(scope, receive, limit))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """A body that was read, as one JSON object; an empty one has no fields."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -476,11 +497,22 @@ async def _json_object(
 
 async def _json(scope: Scope, receive: Receive, limit: int) -> Any:
     """The request's body as JSON; None for an empty one."""
+    _check_kind(scope)
+    return _parsed_json(scope, await _body(scope, receive, limit), limit)
+
+
+def _check_kind(scope: Scope) -> None:
     kinds = _header_values(scope, b"content-type")
     kind = kinds[0].partition(";")[0].strip().lower() if kinds else "application/json"
     if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", kind):
         raise Refused(415, "Send JSON (Content-Type: application/json).")
-    body = await _body(scope, receive, limit)
+
+
+def _parsed_json(scope: Scope, body: bytes, limit: int) -> Any:
+    """A body that was read, as JSON; None for an empty one."""
+    _check_kind(scope)
+    if len(body) > limit:
+        raise Refused(413, f"The request is larger than {limit:,} bytes.")
     if not body.strip():
         return None
     try:

@@ -56,13 +56,22 @@ class Server:
     key: str  # its guard key; empty: none
 
     def suspended_run(self) -> str:
-        """A run that waits for an approval, by the same calls as suspend_flow_run makes."""
+        """A run that waits for an approval."""
+        run = self.running_run()
+        self.suspend(run)
+        return run
+
+    def running_run(self) -> str:
         flow = self._post("/flows/", {"name": "fixes"})["id"]
         deployment = self._post("/deployments/", {"name": "d", "flow_id": flow})["id"]
         run: str = self._post(
             f"/deployments/{deployment}/create_flow_run", {"state": {"type": "PENDING"}}
         )["id"]
         self.set_state(run, {"type": "RUNNING"})
+        return run
+
+    def suspend(self, run: str) -> None:
+        """Let it wait for an approval, by the same calls as suspend_flow_run makes."""
         details = {"pause_key": "approval-1", "pause_reschedule": True, "run_input_keyset": KEYSET}
         waiting = {"type": "PAUSED", "name": "Suspended", "state_details": details}
         self.set_state(run, waiting).raise_for_status()
@@ -70,7 +79,6 @@ class Server:
         for key, value in (("schema", form.model_json_schema()), ("description", "page")):
             body = {"key": KEYSET[key], "value": httpx.Response(200, json=value).text}
             self.http.post(f"/flow_runs/{run}/input", json=body).raise_for_status()
-        return run
 
     def resume(self, run: str, **fields: object) -> httpx.Response:
         good = {"decision": "approve", "approver": "Ada", "code": "000000"}

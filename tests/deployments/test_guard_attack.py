@@ -12,6 +12,7 @@ import http.client
 import json
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from pydantic import SecretStr
 
 from deployments.guard import MAX_ANSWER_BYTES
+from tasks.approvers import REQUESTED_BY
 from tasks.codes import proof, redeem
 from tasks.errors import GateRefused
 
@@ -229,6 +231,77 @@ def test_a_stored_answer_cannot_be_exchanged(server: Server) -> None:
         one_sentence(server.http.post(path, json=body))
         server.http.delete(f"{path}/{KEYSET['response']}")  # and with the old one out of the way
     assert server.stored(run) in (stored, None)
+
+
+class Slow:
+    """A request whose head has gone out, and whose body is still to come."""
+
+    def __init__(self, server: Server, path: str, body: dict[str, Any]) -> None:
+        address = httpx.URL(server.api)
+        self._body = json.dumps(body).encode()
+        self._connection = http.client.HTTPConnection(address.host, address.port, timeout=30)
+        self._connection.putrequest("POST", address.path + path)
+        self._connection.putheader("content-type", "application/json")
+        self._connection.putheader("content-length", str(len(self._body)))
+        self._connection.endheaders()
+        time.sleep(0.5)  # whatever is asked about the run before its body is there, has been
+
+    def finish(self) -> tuple[int, str]:
+        self._connection.send(self._body)
+        answer = self._connection.getresponse()
+        text = answer.read().decode()
+        self._connection.close()
+        return answer.status, text
+
+
+def test_a_state_sent_slowly_is_judged_by_what_the_run_is_by_then(server: Server) -> None:
+    run = server.running_run()
+    on = Slow(server, f"/flow_runs/{run}/set_state", {"state": {"type": "RUNNING"}, "force": True})
+    server.suspend(run)
+    status, words = on.finish()
+    assert (status, server.state(run)) == (403, "PAUSED"), words
+
+
+def test_an_answer_sent_slowly_is_judged_by_what_the_run_is_by_then(server: Server) -> None:
+    """It begins while the run pauses for nothing, and ends when it waits for an approval."""
+    run, code = server.running_run(), a_code()
+    details = {"pause_key": "x", "pause_reschedule": True}
+    for_nothing = {"type": "PAUSED", "name": "Suspended", "state_details": details}
+    server.set_state(run, for_nothing).raise_for_status()
+    forged = {"run_input": {**RAW, "code": code, "allowed_cidrs": "0.0.0.0/0"}}
+    answer = Slow(server, f"/flow_runs/{run}/resume", forged)
+    server.set_state(run, {"type": "RUNNING"}, force=True).raise_for_status()
+    server.suspend(run)
+    status, words = answer.finish()
+    assert (status, server.state(run)) == (422, "PAUSED"), words
+    assert code not in words
+    assert server.stored(run) is None
+
+
+@pytest.mark.parametrize("path", ["/flows/", "/deployments/"])
+def test_no_label_that_scheduled_runs_take_over_names_who_asked(server: Server, path: str) -> None:
+    body: dict[str, Any] = {"name": "fixes", "labels": {REQUESTED_BY: "somebody else"}}
+    if path == "/deployments/":
+        body["flow_id"] = server.http.post("/flows/", json={"name": "fixes"}).json()["id"]
+    answer = server.http.post(path, json=body)
+    assert answer.status_code == 403
+    one_sentence(answer)
+
+
+def test_nobody_starts_a_run_under_two_names(proxied: Server) -> None:
+    """Who started it may not be lost that way: some policies shut them out from approving."""
+    flow = proxied.http.post("/flows/", json={"name": "fixes"}).json()["id"]
+    body: dict[str, Any] = {
+        "name": "asked for by two",
+        "flow_id": flow,
+        "state": {"type": "PENDING"},
+    }
+    names = [("X-Forwarded-User", "ada@example.org"), ("X-Forwarded-User", "bob@example.org")]
+    answer = proxied.http.post("/flow_runs/", json=body, headers=names)
+    assert answer.status_code == 403
+    one_sentence(answer)
+    named = {"flow_runs": {"name": {"any_": [body["name"]]}}}
+    assert proxied.http.post("/flow_runs/filter", json=named).json() == []
 
 
 def test_a_replay_finds_the_run_resumed(server: Server) -> None:
