@@ -400,9 +400,12 @@ def ask_customer(run: Run) -> Answered:
 def present_to_opener(run: Run, answer: Answered) -> Answered:
     """Present the approver's code to the customer's opener, which opens the gate for it.
 
-    Where it does not, nothing is changed, and the next round says why.
+    Where it does not, nothing is changed, and the next round says why. While the run may not write
+    no gate is opened for it.
     """
     forbid_core_dumps()
+    if not _may_ask(run):
+        return NOTHING_CHOSEN
     chosen = [run.item(number) for number in answer.chosen]
     with connect() as warehouse:
         gate_requests.asked(warehouse, run.id, run.account.cloud.value, run.account.id)
@@ -529,11 +532,13 @@ class _Place:
 
     @contextmanager
     def open_session(self, now: Resource, steps: Sequence[Step]) -> Iterator[Session]:
-        run, say = self._run, get_run_logger().info
-        until = self._answer.until
-        patience = Propagation.until(until, say) if until else Propagation(say=say)
+        run, until = self._run, self._answer.until
         with carried(run) as carrier:
             carrier.check()
+            patience = Propagation(
+                say=get_run_logger().info, go_on=lambda: carrier.check(midway=True)
+            )
+            patience = patience.until(until) if until else patience
             with open_session(
                 run.inventory, run.account, now, steps, self._answer.code, propagation=patience
             ) as session:

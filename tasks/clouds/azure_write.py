@@ -192,22 +192,26 @@ class AzureSession:
         def write() -> None:
             self._arm.write(call, self._arm.etag(call.target, call.service), undo=undo)
 
-        if undo and self._writing:
-            self._patiently(write, most=UNDO_SECONDS)
+        if undo:
+            self._patiently(write, most=UNDO_SECONDS if self._writing else math.inf, undo=True)
         elif self._writing:
             write()
         else:
             self._patiently(write)
         self._writing = True
 
-    def _patiently(self, ask: Callable[[], T], *, most: float = math.inf) -> T:
-        """A new role assignment takes time to be known everywhere: until then ARM says 403."""
+    def _patiently(self, ask: Callable[[], T], *, most: float = math.inf, undo: bool = False) -> T:
+        """A new role assignment takes time to be known everywhere: until then ARM says 403.
+
+        Nothing stops an ``undo`` from being tried again.
+        """
         return patiently(
             ask,
             again_for=may_be_propagation,
             seconds=min(most, self._patience.access),
             what="The gate does not let us write yet",
             say=self._patience.say,
+            go_on=(lambda: None) if undo else self._patience.go_on,
         )
 
 

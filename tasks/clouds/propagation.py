@@ -5,11 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_delay,
+    wait_exponential,
+)
 
 T = TypeVar("T")
 
@@ -30,18 +36,19 @@ class Propagation:
     ``code``: a refused code is tried again for this long; IAM takes seconds, Entra up to minutes.
     ``access``: so is a refused first write on Azure, where role assignments take minutes. A
     person's code may be mistyped, so that it is not waited for as long as a machine's. ``say`` is
-    told, in words, when there is a wait and how it ended.
+    told, in words, when there is a wait and how it ended. ``go_on`` is asked before each new try,
+    and raises to stop it: a wait of minutes must not outlast a halt.
     """
 
     code: float = CODE_SECONDS
     access: float = ACCESS_SECONDS
     say: Callable[[str], None] = log.info
+    go_on: Callable[[], None] = lambda: None
 
-    @classmethod
-    def until(cls, end: datetime, say: Callable[[str], None] = log.info) -> Propagation:
-        """To the end of the opening, and never less than by default."""
+    def until(self, end: datetime) -> Propagation:
+        """To the end of the opening, and never less than this."""
         left = (end - datetime.now(UTC)).total_seconds()
-        return cls(max(CODE_SECONDS, left), max(ACCESS_SECONDS, left), say)
+        return replace(self, code=max(self.code, left), access=max(self.access, left))
 
 
 def patiently(
@@ -51,10 +58,12 @@ def patiently(
     seconds: float,
     what: str,
     say: Callable[[str], None],
+    go_on: Callable[[], None] = lambda: None,
 ) -> T:
     """``work``'s answer; it is tried again, for so many seconds, after the errors named.
 
-    ``what`` says what has not happened yet. Raises what the last try raised.
+    ``what`` says what has not happened yet. Raises what the last try raised, or ``go_on`` before
+    another.
     """
     began, waited = time.monotonic(), False
 
@@ -67,7 +76,12 @@ def patiently(
             )
         waited = True
 
+    def look(state: RetryCallState) -> None:
+        if state.attempt_number > 1:
+            go_on()
+
     trying = Retrying(
+        before=look,
         retry=retry_if_exception(again_for),
         stop=stop_after_delay(seconds),
         wait=wait_exponential(multiplier=0.5, max=5),

@@ -112,7 +112,8 @@ def open_session(
     """Open the gate from Suture's side: a session for these steps on this resource.
 
     ``undo=False`` leaves out the permissions of the steps' undo calls. ``propagation`` says for how
-    long a gate that refuses is tried again. Raises GateRefused, which never repeats the code;
+    long a gate that refuses is tried again, and may stop that. Raises GateRefused, which never
+    repeats the code;
     BadInput when the inventory does not say how to write there; CloudError
     when the cloud cannot be asked.
     """
@@ -126,6 +127,7 @@ def open_session(
         seconds=patience.code,
         what="The gate does not let us in yet",
         say=patience.say,
+        go_on=patience.go_on,
     )
     return Session(opened)
 

@@ -1056,6 +1056,47 @@ def test_a_halt_in_the_middle_of_a_fix_takes_it_back(
     assert bench.stages(run)[-1] == "undone"
 
 
+@pytest.mark.attack
+@pytest.mark.parametrize("slow", ["federation_delay", "rbac_delay"])
+def test_a_halt_ends_the_wait_for_a_cloud_that_does_not_know_of_the_gate_yet(
+    bench: Bench, brake: Callable[..., None], slow: str
+) -> None:
+    """It may take minutes: the first write would come when the halt has long been pulled."""
+    (finding,) = bench.take("azure_storage_account_public_blob_access_off")
+    before = bench.now(finding).fingerprint
+    run = bench.begin([finding], "at-once")
+    told: list[str] = []
+
+    def say(words: str) -> None:
+        told.append(words)
+        brake()
+
+    bench.patch.setattr(
+        remediation,
+        "open_session",
+        lambda *args, propagation: open_session(*args, propagation=replace(propagation, say=say)),
+    )
+    bench.patch.setattr(bench.fleet._azure.tenant, slow, 3.0)
+    bench.go_on(run, remediation.ask_customer.fn(run))
+    assert len(told) == 1, "the gate let it through after the halt"
+    assert bench.states(run) == ["halted"]
+    assert "has been halted" in bench.end(run)[1]
+    assert bench.now(finding).fingerprint == before
+
+
+@pytest.mark.attack
+def test_no_code_opens_a_gate_while_everything_is_halted(
+    bench: Bench, authenticator: Authenticator, brake: Callable[..., None]
+) -> None:
+    (finding,) = bench.take(AWS_SSH)
+    run = bench.begin([finding])
+    brake(everything=True)
+    bench.patch.setattr(remediation, "present_code", None)  # whoever calls it breaks
+    authenticator.answer(run, authenticator.now())
+    assert bench.states(run) == ["halted"]
+    assert gate_of(bench, finding) == []
+
+
 def test_what_a_person_approved_goes_on_unless_everything_is_halted(
     bench: Bench, brake: Callable[..., None]
 ) -> None:

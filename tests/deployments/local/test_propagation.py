@@ -87,6 +87,6 @@ def test_a_machine_waits_for_its_gate_and_says_so(fleet: Fleet, cloud: Cloud) ->
 
     with pytest.raises(GateRefused):
         enter(Propagation(code=0, access=0))
-    enter(Propagation.until(opened.expires_at, said.append)).close()
+    enter(Propagation(say=said.append).until(opened.expires_at)).close()
     assert "does not let us in yet" in said[0]
     assert "let us through" in said[1]

@@ -184,7 +184,7 @@ def test_a_code_is_tried_again_while_a_new_gate_propagates(gated: Gated, rule_id
     said: list[str] = []
     with slow_to_know(gated, code=1.5, access=5.0):
         opened = gated.open(finding)
-        patience = Propagation.until(opened.expires_at, said.append)
+        patience = Propagation(say=said.append).until(opened.expires_at)
         session = gated.session(finding, resource, steps, opened.code, patience)
         apply_all(session, steps)
         session.undo(steps[0])
