@@ -99,12 +99,20 @@ def problems(evidence: Mapping[str, Any], head: Head | None = None) -> list[str]
     entries = entries_in(evidence)
     try:
         return [
+            *_named(evidence, entries),
             *_chain(evidence, entries, head),
             *_plan(evidence, entries),
             *_contents(evidence, entries),
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput("evidence", f"is damaged: {type(error).__name__}.") from None
+
+
+def _named(evidence: Mapping[str, Any], entries: Sequence[Entry]) -> list[str]:
+    """Whose evidence it says it is, no hash covers: the entries on it must say the same."""
+    if any(entry.subject == evidence["remediation"] for entry in entries):
+        return []
+    return ["No entry is on the remediation that this is said to be the evidence of."]
 
 
 def _chain(evidence: Mapping[str, Any], entries: Sequence[Entry], head: Head | None) -> list[str]:

@@ -91,7 +91,7 @@ def present_code(
     """Present a person's code to the customer's opener, for it to open the gate; until when.
 
     ``remediation`` names the run that it is for, which may then ``release`` the gate. Raises
-    GateRefused with the customer's reason, which does not repeat the code, and otherwise as
+    GateRefused with the customer's reason, unless that repeats the code, and otherwise as
     ``request_code`` does.
     """
     source = inventory.source(account.source)
@@ -102,7 +102,7 @@ def present_code(
         **({"resources": list(resources)} if resources else {}),
         **({"remediation": remediation} if remediation else {}),
     }
-    until = _post(source, _address(source, OPEN), body).get("expires_at")
+    until = _post(source, _address(source, OPEN), body, secret=code).get("expires_at")
     expires_at = moment(until) if isinstance(until, str) else None
     if expires_at is None:
         raise CloudError("the answer holds no time that can be used", operation=_ENDPOINT)
@@ -143,7 +143,13 @@ def _about(account: Account) -> dict[str, str]:
     return {"cloud": account.cloud.value, "source": account.source, "account": account.id}
 
 
-def _post(source: AwsSource | AzureSource, address: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def _post(
+    source: AwsSource | AzureSource,
+    address: str,
+    body: Mapping[str, Any],
+    *,
+    secret: SecretStr | None = None,
+) -> dict[str, Any]:
     try:
         # No redirects: the request is for this address only.
         with httpx.Client(verify=_trust(source), timeout=TIMEOUT, follow_redirects=False) as http:
@@ -153,7 +159,7 @@ def _post(source: AwsSource | AzureSource, address: str, body: Mapping[str, Any]
     except httpx.HTTPError as error:
         problem = f"cannot be asked: {type(error).__name__}"
         raise CloudError(problem, operation=_ENDPOINT) from None
-    return _read(response)
+    return _read(response, secret)
 
 
 def _address(source: AwsSource | AzureSource, what: str) -> str:
@@ -176,7 +182,10 @@ def _trust(source: AwsSource | AzureSource) -> ssl.SSLContext:
         ) from None
 
 
-def _read(response: httpx.Response) -> dict[str, Any]:
+def _read(response: httpx.Response, secret: SecretStr | None) -> dict[str, Any]:
+    """The answer of 200. Why it is another is kept for ever, and a gateway may quote what it was
+    sent: a reason that holds the ``secret`` is left out.
+    """
     try:
         answer = response.json() if len(response.content) <= MOST_ANSWER else None
     except ValueError:
@@ -185,6 +194,8 @@ def _read(response: httpx.Response) -> dict[str, Any]:
     if response.status_code == HTTPStatus.OK:
         return found
     reason = "".join(c for c in str(found.get("error", "")) if c.isprintable())[:300]
+    if secret is not None and secret.get_secret_value() in str(found.get("error", "")):
+        reason = ""
     if response.is_client_error:
         raise GateRefused(
             "The customer's token endpoint refused: "

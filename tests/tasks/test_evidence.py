@@ -127,7 +127,7 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 # Said for people who read the file: neither entries nor the plan's hash hold them.
-FREE = {"remediation", "subjects", "plan"}
+FREE = {"subjects", "plan"}
 
 
 @pytest.mark.attack
@@ -157,6 +157,16 @@ def test_an_entry_dropped_twice_or_moved_is_found(others: list[int], data: st.Da
     doubled["entries"].append(doubled["entries"][index])
     assert problems(dropped)
     assert problems(doubled)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("name", [RUN, OTHER])
+def test_evidence_of_one_fix_is_not_shown_as_that_of_another(name: str) -> None:
+    made, chain = evidence([0, 1, 0, 1, 1])
+    head = (chain[-1].number, chain[-1].hash)
+    assert problems(made, head) == []
+    (wrong,) = problems({**made, "remediation": name}, head)
+    assert wrong.startswith("No entry is on the remediation")
 
 
 @pytest.mark.attack

@@ -181,6 +181,20 @@ def test_a_code_that_is_refused_is_not_repeated(inventory: Inventory, endpoint: 
     assert "123456" not in str(caught.value)
 
 
+@pytest.mark.attack
+@pytest.mark.parametrize("status", [400, 502])
+def test_a_reason_that_quotes_what_was_sent_is_not_repeated(
+    inventory: Inventory, endpoint: Endpoint, status: int
+) -> None:
+    """A gateway before the opener may: the code has not been used, and is good for a minute."""
+    quoted = "x" * 290 + ' in {"code": "123456", "minutes": 10}'
+    endpoint.status, endpoint.body = status, json.dumps({"error": quoted}).encode()
+    with pytest.raises((GateRefused, CloudError), match=rf"{status}|failed") as caught:
+        present_code(inventory, ACCOUNT, SecretStr("123456"))
+    assert "123" not in str(caught.value)
+    assert "xxx" not in str(caught.value)
+
+
 def test_closing_is_asked_again_where_the_endpoint_failed(
     inventory: Inventory, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
