@@ -11,6 +11,7 @@ import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +32,18 @@ _IDENTITY_API = "2023-01-31"
 _AUTHORIZATION_API = "2022-04-01"
 _SEGMENT = r"(?!\.+(/|$))[\w.()-]+"  # of an ARM id; dots alone would lead elsewhere
 _UNTIL = "Suture's gate, opened until "
+
+
+@dataclass(frozen=True, slots=True)
+class _Credential:
+    """One of our federated credentials. ``until`` stands in its name: nothing else of it may say
+    more than what it is for, and where two openings are of one resource, only one of them has a
+    role assignment that tells.
+    """
+
+    name: str
+    opening: str
+    until: datetime | None
 
 
 class CodeInUse(Conflict):
@@ -70,7 +83,7 @@ class AzureGate:
             principal = self._principal()
             for scope in scopes:
                 self._assign(opening, principal, scope, until)
-            self._trust(opening, f"{self._source.gate_id}:{code.get_secret_value()}")
+            self._trust(opening, f"{self._source.gate_id}:{code.get_secret_value()}", until)
         except BaseException as error:
             try:
                 self.close(opening)
@@ -89,10 +102,11 @@ class AzureGate:
         with ExitStack() as every:
             every.callback(self._take_assignments, opening)  # runs last, in any case
             standing = list(self._credentials())
-            if opening in WARM and any(one in WARM and one != opening for one in standing):
+            others = {one.opening for one in standing} - {opening}
+            if opening in WARM and others & set(WARM):
                 every.pop_all()
             for credential in standing:
-                if opening in (None, credential):
+                if opening in (None, credential.opening):
                     every.callback(self._forget, credential)
 
     def _take_assignments(self, opening: str | None) -> None:
@@ -105,30 +119,31 @@ class AzureGate:
         """The openings that stand, past their time or not: on Azure none closes by itself."""
         assignments = list(self._assignments())
         found = []
-        for opening in self._credentials():
+        for credential in self._credentials():
+            opening = credential.opening
             own = [one["properties"] for one in assignments if self._belongs(one, opening)]
-            until = next((_until(one) for one in own), None)
+            until = next((_until(one) for one in own), credential.until)
             found.append(Opening(opening, until, tuple(one["scope"] for one in own)))
         return tuple(found)
 
     def close_overdue(self) -> int:
         """Close what nobody came to close at its time: a process that opened may have died.
 
-        Returns how many role assignments that took.
+        A federated credential goes by its own time, too: its role assignment may have been another
+        opening's, and be gone. Its code would let in with what is opened next. Returns how many
+        role assignments that took, and credentials without one.
         """
-        now = datetime.now(UTC)
-        overdue = [
-            one
-            for one in self._assignments()
-            if (until := _until(one["properties"])) is not None and until <= now
-        ]
+        overdue = [one for one in self._assignments() if _is_over(_until(one["properties"]))]
+        alone = 0
         with ExitStack() as every:
             for assignment in overdue:
                 every.callback(self._unassign, assignment)
-            for credential in list(self._credentials()) if overdue else ():
-                if any(self._belongs(one, credential) for one in overdue):
+            for credential in list(self._credentials()):
+                has_one = any(self._belongs(one, credential.opening) for one in overdue)
+                if has_one or _is_over(credential.until):
                     every.callback(self._forget, credential)
-        return len(overdue)
+                    alone += not has_one
+        return len(overdue) + alone
 
     def _scopes(self, resources: Sequence[str]) -> list[str]:
         """The resources as scopes, each once. Nothing wider than a resource is ever opened."""
@@ -164,11 +179,14 @@ class AzureGate:
             if conflict.code != "RoleAssignmentExists":  # by another opening that stands
                 raise
 
-    def _trust(self, opening: str, subject: str) -> None:
+    def _trust(self, opening: str, subject: str, until: datetime) -> None:
         collection = f"{self._identity}/federatedIdentityCredentials"
         for other in self._arm.members(collection, _IDENTITY_API):
             if other["properties"]["subject"] == subject:
                 raise CodeInUse("this code has opened another subscription a moment ago")
+        for credential in list(self._credentials()):  # a warm one's, which is renewed
+            if credential.opening == opening:
+                self._forget(credential)
         properties = {
             "issuer": self._issuer.url,
             "subject": subject,
@@ -177,13 +195,14 @@ class AzureGate:
         _in_turn(
             self._arm.request,
             "PUT",
-            self._credential_id(opening),
+            f"{collection}/{self._prefix}{opening}-{int(until.timestamp())}",
             _IDENTITY_API,
             {"properties": properties},
         )
 
-    def _forget(self, opening: str) -> None:
-        self._delete(self._credential_id(opening), _IDENTITY_API)
+    def _forget(self, credential: _Credential) -> None:
+        collection = f"{self._identity}/federatedIdentityCredentials"
+        self._delete(f"{collection}/{credential.name}", _IDENTITY_API)
 
     def _unassign(self, assignment: dict[str, Any]) -> None:
         self._delete(assignment["id"], _AUTHORIZATION_API)
@@ -192,12 +211,15 @@ class AzureGate:
         """Take away what is open, again where Azure was busy, or its answer was lost."""
         _surely(_in_turn, self._arm.request, "DELETE", what, api_version)
 
-    def _credentials(self) -> Iterator[str]:
-        """The subscription's openings that have a federated credential."""
+    def _credentials(self) -> Iterator[_Credential]:
+        """The federated credentials of the subscription's openings."""
         collection = f"{self._identity}/federatedIdentityCredentials"
         for credential in self._arm.members(collection, _IDENTITY_API):
-            if credential["name"].startswith(self._prefix):
-                yield credential["name"].removeprefix(self._prefix)
+            name = str(credential["name"])
+            if name.startswith(self._prefix):
+                opening, _, until = name.removeprefix(self._prefix).partition("-")
+                ends = datetime.fromtimestamp(int(until), UTC) if until.isdecimal() else None
+                yield _Credential(name, opening, ends)
 
     def _assignments(self) -> Iterator[dict[str, Any]]:
         """What the remediator has been given in this subscription, on single resources."""
@@ -216,9 +238,6 @@ class AzureGate:
         """The object id of the identity, which role assignments are about."""
         identity = self._arm.request("GET", self._identity, _IDENTITY_API)
         return str(identity["properties"]["principalId"])
-
-    def _credential_id(self, opening: str) -> str:
-        return f"{self._identity}/federatedIdentityCredentials/{self._prefix}{opening}"
 
     @property
     def _role(self) -> str:
@@ -268,6 +287,10 @@ def opened_subscriptions(source: AzureSource, credential: TokenCredential) -> tu
             found.add(str(uuid.UUID(named)))
     arm.close()
     return tuple(sorted(found))
+
+
+def _is_over(until: datetime | None) -> bool:
+    return until is not None and until <= datetime.now(UTC)
 
 
 def _until(properties: dict[str, Any]) -> datetime | None:

@@ -22,7 +22,9 @@ _SUBSCRIPTIONS_API = "2022-12-01"
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """One subscription: the role assignments that were past their time, now gone; or why not."""
+    """One subscription: how many role assignments were past their time, or federated credentials
+    without one, and are gone now; or why not.
+    """
 
     source: str
     subscription: str
@@ -35,8 +37,8 @@ def sweep_gates(
 ) -> Iterator[Swept]:
     """Close what is past its time in the Azure entries of the inventory, or in the one named.
 
-    What an opening left behind halfway counts, too: it is found by its role assignments, not by its
-    federated credential. A subscription that fails is said, and the others go on. Raises BadInput
+    What an opening left behind halfway counts, too: its role assignments and its federated
+    credential are each found by themselves. A subscription that fails is said, and the others go on. Raises BadInput
     for an entry that is not there, CloudError when subscriptions cannot be listed.
     """
     entries = [inventory.source(source)] if source else list(inventory.azure)

@@ -50,6 +50,13 @@ def statements(gated: Gated, finding: dict[str, str]) -> list[dict[str, Any]]:
     return found
 
 
+def azure_gate(gated: Gated, finding: dict[str, str]) -> AzureGate:
+    issuer, credential = gated.inventory.issuer, gated.customer(finding).azure
+    assert issuer is not None
+    assert credential is not None
+    return AzureGate(gated.inventory.azure[0], issuer, finding["account"], credential)
+
+
 @BOTH
 def test_it_opens_until_the_time_given_and_closes(gated: Gated, rule_id: str) -> None:
     finding = gated.findings(rule_id)[0]
@@ -283,10 +290,7 @@ def test_an_opening_that_nobody_closed_in_time_is_closed_by_the_next(gated: Gate
         for one in gated.fleet.truth["findings"]
         if one["account"] == finding["account"] and one["resource"] != finding["resource"]
     ]
-    issuer, credential = gated.inventory.issuer, gated.customer(finding).azure
-    assert issuer is not None
-    assert credential is not None
-    gate = AzureGate(gated.inventory.azure[0], issuer, finding["account"], credential)
+    gate = azure_gate(gated, finding)
     past = datetime.now(UTC) - timedelta(minutes=1)
     gate.open("old", SecretStr("123456"), past, others[:1])
     gated.open(finding, opening="standing")
@@ -294,6 +298,27 @@ def test_an_opening_that_nobody_closed_in_time_is_closed_by_the_next(gated: Gate
     gated.open(finding, opening="new")
     assert {one.id for one in gated.status(finding).openings} == {"standing", "new"}
     assert {one.scope.lower() for one in assigned(gated)} == {finding["resource"]}
+
+
+@pytest.mark.attack
+def test_a_code_whose_role_was_anothers_is_closed_by_its_own_time(gated: Gated) -> None:
+    """Azure takes one assignment of a role: the second opening of a resource has none that tells
+    its time, and its process has died. Its code must not open what is opened next.
+    """
+    finding = gated.findings(STORAGE)[0]
+    gate = azure_gate(gated, finding)
+    resources, code = [finding["resource"]], SecretStr("a code of last week")
+    now = datetime.now(UTC)
+    gate.open("first", SecretStr("another code"), now + timedelta(minutes=1), resources)
+    gate.open("second", code, now + timedelta(seconds=2), resources)
+    gate.close("first")
+    (left,) = gate.status()
+    assert (left.id, left.resources) == ("second", ())
+    assert left.expires_at == (now + timedelta(seconds=2)).replace(microsecond=0)
+    assert gate.close_overdue() == 0
+    time.sleep(2)
+    assert gate.close_overdue() == 1
+    assert gate.status() == ()
 
 
 def test_one_code_opens_one_subscription(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_what_is_past_its_time_goes_everywhere_and_what_stands_stays(gated: Gate
         gate.open("left", SecretStr(code), until, [finding["resource"]])
         gates.append(gate)
     # A closing that was cut off: the credential is gone, the role assignment is not.
-    gates[1]._arm.request("DELETE", gates[1]._credential_id("left"), "2023-01-31")
+    gates[1]._forget(next(gates[1]._credentials()))
     assert len(list(gates[1]._assignments())) == 1
 
     swept = {one.subscription: one for one in sweep_gates(gated.inventory, credential=credential)}
