@@ -12,9 +12,12 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 from tasks.model import Severity
+
+_SMALL = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 REQUESTED_BY = "suture.requested-by"  # the label in which the guard writes who started a run
 
@@ -64,7 +67,8 @@ class Terms:
     def refusal(self, approver: str, *, verified: bool) -> str:
         """Why this person's approval does not count, in words that name nobody; empty if it does.
 
-        Names are compared without regard to case: two spellings are never two people.
+        Two spellings of a name are never two people, and only the one that a list has, in whatever
+        case, is whom it names: a sign-in that takes both "ada" and "ａｄａ" has two people there.
         """
         if self.verified and not verified:
             return (
@@ -124,7 +128,14 @@ def terms_from_json(kept: Mapping[str, Any]) -> Terms:
 
 
 def _matches(approver: str, names: Iterable[str]) -> bool:
-    return any(fnmatchcase(_plain(approver), _plain(name)) for name in names)
+    """Whether a list names this very person; ``*`` and ``?`` alone stand for others."""
+    who = _written(approver)
+    return any(fnmatchcase(who, _written(name).replace("[", "[[]")) for name in names)
+
+
+def _written(name: str) -> str:
+    """The name with the case of its plain letters taken away: the kelvin sign is no k."""
+    return " ".join(name.split()).translate(_SMALL)
 
 
 def _same(one: str, other: str) -> bool:

@@ -38,8 +38,9 @@ def sweep_gates(
     """Close what is past its time in the Azure entries of the inventory, or in the one named.
 
     What an opening left behind halfway counts, too: its role assignments and its federated
-    credential are each found by themselves. A subscription that fails is said, and the others go on. Raises BadInput
-    for an entry that is not there, CloudError when subscriptions cannot be listed.
+    credential are each found by themselves. A subscription that fails is said, and the others go
+    on. Raises BadInput for an entry that is not there, CloudError when subscriptions cannot be
+    listed.
     """
     entries = [inventory.source(source)] if source else list(inventory.azure)
     for entry in entries:
