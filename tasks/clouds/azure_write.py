@@ -49,6 +49,7 @@ UNDO_SECONDS = 10.0  # a 403 in the middle may be a part of ARM that does not kn
 
 # Entra's numbers for "no federated credential matches": none there, or issuer, audience, subject.
 _NOT_FEDERATED = {"70021", "700211", "700212", "700213"}
+_THROTTLED = HTTPStatus.TOO_MANY_REQUESTS
 _AADSTS = re.compile(r"AADSTS(\d+)")
 
 
@@ -59,6 +60,7 @@ class Arm:
         # Imported here: only a session needs it, and most processes never write.
         from azure.mgmt.resource.resources import ResourceManagementClient
 
+        self.go_on: Callable[[], None] = lambda: None  # asked before a throttled write's next try
         self._origin = source.resource_manager
         self._client: ResourceManagementClient = ResourceManagementClient(
             credential,
@@ -69,7 +71,7 @@ class Arm:
             connection_timeout=10,
             read_timeout=60,
             polling_interval=POLL_SECONDS,
-            retry_policy=_BoundedRetry(),
+            retry_policy=_BoundedRetry(lambda: self.go_on()),
         )
 
     def request(
@@ -148,9 +150,11 @@ class AzureSession:
         self, arm: Arm, resource: Resource, allowed: Collection[str], patience: Propagation
     ) -> None:
         self._arm = arm
+        arm.go_on = self._go_on
         self._resource = resource
         self._allowed = {name.lower() for name in allowed}
         self._patience = patience
+        self._undoing = False  # from then on nothing stops it
         self._writing = False  # becomes true with the first write that was let through
 
     def apply(self, step: Step) -> None:
@@ -162,6 +166,7 @@ class AzureSession:
 
     def undo(self, step: Step) -> None:
         """Make the step's undo calls, in order. What is gone already needs no deletion."""
+        self._undoing = True
         for call in step.undo:
             self._check(call)
             try:
@@ -192,26 +197,28 @@ class AzureSession:
         def write() -> None:
             self._arm.write(call, self._arm.etag(call.target, call.service), undo=undo)
 
-        if undo:
-            self._patiently(write, most=UNDO_SECONDS if self._writing else math.inf, undo=True)
+        if undo and self._writing:
+            self._patiently(write, most=UNDO_SECONDS)
         elif self._writing:
             write()
         else:
             self._patiently(write)
         self._writing = True
 
-    def _patiently(self, ask: Callable[[], T], *, most: float = math.inf, undo: bool = False) -> T:
-        """A new role assignment takes time to be known everywhere: until then ARM says 403.
+    def _go_on(self) -> None:
+        """Asked before another try; raises where a halt stops it."""
+        if not self._undoing:
+            self._patience.go_on()
 
-        Nothing stops an ``undo`` from being tried again.
-        """
+    def _patiently(self, ask: Callable[[], T], *, most: float = math.inf) -> T:
+        """A new role assignment takes time to be known everywhere: until then ARM says 403."""
         return patiently(
             ask,
             again_for=may_be_propagation,
             seconds=min(most, self._patience.access),
             what="The gate does not let us write yet",
             say=self._patience.say,
-            go_on=(lambda: None) if undo else self._patience.go_on,
+            go_on=self._go_on,
         )
 
 
@@ -292,11 +299,21 @@ class _BoundedRetry(RetryPolicy[Any, Any]):
     """The SDK's retries, but a Retry-After of an hour is an answer, not an order.
 
     A write is repeated only when Azure says to come back: one whose answer was lost may have
-    worked, and its repetition would then look like somebody else's change (412).
+    worked, and its repetition would then look like somebody else's change (412). ``go_on`` is asked
+    before that, and raises to stop it: Azure may have asked for a minute.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, go_on: Callable[[], None] = lambda: None) -> None:
+        self._go_on = go_on
         super().__init__(retry_total=4, retry_backoff_max=20, retry_on_methods=["GET", "HEAD"])
+
+    def sleep(self, settings: dict[str, Any], transport: Any, response: Any = None) -> None:
+        super().sleep(settings, transport, response=response)
+        # A look, or how a write goes on that has been taken, is not stopped: nothing is written by
+        # it. What is said of a write that was throttled is that it has not been made.
+        throttled = response is not None and response.http_response.status_code == _THROTTLED
+        if throttled and response.http_request.method not in ("GET", "HEAD"):
+            self._go_on()
 
     def get_retry_after(self, response: Any) -> float | None:
         asked = super().get_retry_after(response)

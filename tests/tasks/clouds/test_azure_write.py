@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from azure.core.exceptions import (
@@ -12,10 +14,19 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
+from azure.core.pipeline import Pipeline
+from azure.core.pipeline.transport import HttpTransport
+from azure.core.rest import HttpRequest
 from pydantic import SecretStr
 
 from tasks.clouds import azure_write
-from tasks.clouds.azure_write import LONGEST_WAIT, _BoundedRetry, _only_if, open_azure
+from tasks.clouds.azure_write import (
+    LONGEST_WAIT,
+    AzureSession,
+    _BoundedRetry,
+    _only_if,
+    open_azure,
+)
 from tasks.clouds.propagation import Propagation
 from tasks.clouds.sdk_errors import UnsettledWrite, from_azure
 from tasks.errors import (
@@ -23,11 +34,12 @@ from tasks.errors import (
     CloudError,
     CloudTimeout,
     Conflict,
+    Halted,
     ResourceGone,
     Throttled,
 )
 from tasks.inventory import AzureSource, Issuer
-from tasks.model import Call, Cloud
+from tasks.model import Call, Cloud, Config, Resource, Step
 
 
 def answered(status: int, code: str = "") -> HttpResponseError:
@@ -74,6 +86,57 @@ def test_a_wait_is_honoured_up_to_a_minute() -> None:
     assert _BoundedRetry().get_retry_after(response("3")) == 3
     with pytest.raises(Throttled):
         _BoundedRetry().get_retry_after(response(str(int(LONGEST_WAIT) + 1)))
+
+
+class Throttling(HttpTransport[HttpRequest, Any]):
+    """A transport whose first answer asks to come back, and whose others are good."""
+
+    def __init__(self, status: int) -> None:
+        self.statuses = iter([status, 200, 200])
+        self.sent = 0
+
+    def send(self, request: HttpRequest, **_: Any) -> Any:
+        self.sent += 1
+        headers = {"Retry-After": "0.05"}
+        return SimpleNamespace(status_code=next(self.statuses), headers=headers)
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize(
+    ("method", "status", "sent"),
+    [("PUT", 429, 1), ("DELETE", 429, 1), ("GET", 429, 2), ("PUT", 503, 2)],
+)
+def test_a_halt_ends_the_wait_of_a_throttled_write(method: str, status: int, sent: int) -> None:
+    """What may have been made, and what only looks, is gone on with: it would be judged wrongly."""
+
+    def halted() -> None:
+        raise Halted("Remediation has been halted.")
+
+    transport = Throttling(status)
+    pipeline = Pipeline[HttpRequest, Any](transport, [_BoundedRetry(halted)])
+    with pytest.raises(Halted) if sent == 1 else nullcontext():
+        pipeline.run(HttpRequest(method, "https://arm.example/x"))
+    assert transport.sent == sent
+
+
+@pytest.mark.attack
+def test_no_halt_ends_an_undo() -> None:
+    def halted() -> None:
+        raise Halted("Remediation has been halted.")
+
+    resource = Resource(Cloud.AZURE, "s", "eu", "azure.storage.account", "/x", "x", Config({}))
+    arm = Mock()
+    session = AzureSession(arm, resource, (), Propagation(go_on=halted))
+    with pytest.raises(Halted):
+        arm.go_on()
+    session.undo(Step("", Call(Cloud.AZURE, "v", "PUT", {}, "/x"), (), ()))
+    arm.go_on()
 
 
 @pytest.mark.parametrize(
