@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import boto3
@@ -19,7 +19,13 @@ from tasks.clouds.aws_credentials import environment, keys_found
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.noting import ask_aws
 from tasks.clouds.propagation import NOT_OPENED
-from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite, aws_errors, hiding
+from tasks.clouds.sdk_errors import (
+    PartlyWritten,
+    UnsettledWrite,
+    aws_errors,
+    hiding,
+    is_throttling,
+)
 from tasks.clouds.session_policy import (
     permission_of,
     policy_text,
@@ -51,10 +57,21 @@ class AwsSession:
     """Credentials that can do one fix to one resource, for 15 minutes.
 
     ``keys`` by the permission that they hold: where one policy cannot hold all, there are several.
+    ``go_on`` is asked before a throttled call is made again, unless that is an undo, and raises to
+    stop it.
     """
 
-    def __init__(self, source: AwsSource, region: str, keys: Mapping[str, AwsCredentials]) -> None:
+    def __init__(
+        self,
+        source: AwsSource,
+        region: str,
+        keys: Mapping[str, AwsCredentials],
+        go_on: Callable[[], None] = lambda: None,
+    ) -> None:
         self._source = source
+        self._go_on = go_on
+        self._undoing = False
+        self._tries, self._throttled = 0, True  # of the call that is being made: all so far
         self._region = leading_region(source) if region == "global" else region
         self._keys = keys
         self._clients: dict[tuple[str, str], Any] = {}
@@ -65,6 +82,7 @@ class AwsSession:
 
     def undo(self, step: Step) -> None:
         """Make the step's undo calls, in order. What is so already is left alone."""
+        self._undoing = True
         for call in step.undo:
             try:
                 self._write(call, undo=True)
@@ -80,6 +98,7 @@ class AwsSession:
 
     def _write(self, call: Call, *, undo: bool = False) -> None:
         operation = getattr(self._client(call), xform_name(call.operation))
+        self._tries, self._throttled = 0, True
         made = CallMade(
             operation=f"{call.service}:{call.operation}", target=_target(call), undo=undo
         )
@@ -94,8 +113,22 @@ class AwsSession:
             raise AccessRefused("this session is not for that", operation=call.operation)
         name = (call.service, keys.access_key)
         if name not in self._clients:
-            self._clients[name] = aws_client(self._source, call.service, self._region, keys)
+            client = aws_client(self._source, call.service, self._region, keys)
+            client.meta.events.register("needs-retry", self._answered)
+            client.meta.events.register("request-created", self._sending)
+            self._clients[name] = client
         return self._clients[name]
+
+    def _answered(self, response: tuple[Any, Mapping[str, Any]] | None, **_: Any) -> None:
+        """Called by the SDK after every try. What was only throttled is known not to be made."""
+        code = response[1].get("Error", {}).get("Code", "") if response else ""
+        self._throttled = self._throttled and is_throttling(code)
+
+    def _sending(self, **_: Any) -> None:
+        """Called by the SDK before every try: it has waited for seconds since the last one."""
+        self._tries += 1
+        if self._tries > 1 and self._throttled and not self._undoing:
+            self._go_on()
 
 
 def _target(call: Call) -> str:
@@ -118,12 +151,18 @@ def _check_all_revoked(call: Call, answer: Mapping[str, Any]) -> None:
 
 
 def open_aws(
-    source: AwsSource, account: str, resource: Resource, actions: Sequence[str], code: SecretStr
+    source: AwsSource,
+    account: str,
+    resource: Resource,
+    actions: Sequence[str],
+    code: SecretStr,
+    go_on: Callable[[], None] = lambda: None,
 ) -> AwsSession:
     """Assume the remediator's role with the code, for these actions on this resource.
 
-    Mostly once; under several session policies where one would be too long. Raises GateRefused when
-    the role does not let us in, CloudError when STS cannot be asked.
+    ``go_on`` is asked before a write that was throttled is made again. Mostly once; under several
+    session policies where one would be too long. Raises GateRefused when the role does not let us
+    in, CloudError when STS cannot be asked.
     """
     region = leading_region(source) if resource.region == "global" else resource.region
     parts = sessions_needed(resource, actions)
@@ -146,7 +185,7 @@ def open_aws(
                     keys |= dict.fromkeys(part, assumed)
     finally:
         sts.close()
-    return AwsSession(source, region, keys)
+    return AwsSession(source, region, keys, go_on)
 
 
 def _assume(

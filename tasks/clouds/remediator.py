@@ -144,7 +144,7 @@ def _opener(
     source = inventory.source(account.source)
     allowed = permissions(steps, undo=undo)
     if isinstance(source, AwsSource):
-        return lambda: open_aws(source, account.id, resource, allowed, code)
+        return lambda: open_aws(source, account.id, resource, allowed, code, patience.go_on)
     issuer = inventory.issuer
     if not source.remediates or issuer is None:
         raise BadInput(

@@ -110,10 +110,15 @@ def from_aws(
     return CloudError("the AWS SDK could not make this call", code=name, operation=operation)
 
 
+def is_throttling(code: str) -> bool:
+    """Whether an AWS call was refused for coming too soon, and so was not made."""
+    return code in _AWS_THROTTLED
+
+
 def _aws_kind(code: str, status: int) -> type[CloudError]:
     if code in _AWS_REFUSED:
         return AccessRefused
-    if code in _AWS_THROTTLED or status == HTTPStatus.TOO_MANY_REQUESTS:
+    if is_throttling(code) or status == HTTPStatus.TOO_MANY_REQUESTS:
         return Throttled
     if code in _AWS_GONE:
         return ResourceGone

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import (
     ClientError,
     EndpointConnectionError,
@@ -26,6 +28,7 @@ from tasks.errors import (
     CloudError,
     CloudTimeout,
     Conflict,
+    Halted,
     ResourceGone,
     Throttled,
 )
@@ -89,6 +92,53 @@ def test_a_revocation_of_what_is_not_there_is_no_success(
     with pytest.raises(kind) as caught:
         session(answer).apply(STEP)
     assert type(caught.value) is kind
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize(
+    ("codes", "sent"),
+    [
+        (["RequestLimitExceeded"], 1),
+        (["InternalError", "RequestLimitExceeded"], 3),  # the first may have been made
+        (["RequestLimitExceeded", "InternalError"], 1),
+    ],
+)
+@pytest.mark.parametrize("undo", [False, True])
+def test_a_halt_ends_the_wait_of_a_throttled_write_and_of_no_undo(
+    codes: list[str], sent: int, undo: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def halted() -> None:
+        raise Halted("Remediation has been halted.")
+
+    def answer(request: Any, **_: object) -> AWSResponse:
+        tried.append(request)
+        code = codes[len(tried) - 1] if len(tried) <= len(codes) else ""
+        text = f"<R><Errors><Error><Code>{code}</Code></Error></Errors></R>" if code else "<R/>"
+        return AWSResponse(request.url, 503 if code else 200, {}, _Raw(text.encode()))
+
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    tried: list[Any] = []
+    keys = AwsCredentials("a", "s")
+    actions = (permission_of(REVOKE), permission_of(AUTHORIZE))
+    made = AwsSession(SOURCE, "eu-central-1", dict.fromkeys(actions, keys), halted)
+    made._client(REVOKE).meta.events.register("before-send", answer)
+    if undo:
+        made.undo(STEP)
+        assert len(tried) == len(codes) + 1
+    else:
+        with pytest.raises(Halted) if sent <= len(codes) else nullcontext():
+            made.apply(STEP)
+        assert len(tried) == sent
+
+
+class _Raw:
+    """The body of an answer, as urllib3 hands it over."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def stream(self, **_: object) -> list[bytes]:
+        return [self.content]
 
 
 @pytest.mark.parametrize(
