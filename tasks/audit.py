@@ -2,12 +2,16 @@
 
 An entry's hash is made of the hash before it, its number, and the hash of its body (all else that
 it says, and a random salt). So who holds only a body's hash can follow the chain past an entry
-without learning anything of it: that is how evidence of one fix leaves all others out. Entries of
-version 1, before that, were hashed in one piece.
+without learning anything of it: that is how evidence of one fix leaves all others out. A body's
+hash is made of two: of whose entry it is, and of what it says. So evidence can show, too, that it
+left out none of its own. Whose it is is salted, unless it is a UUID: nobody guesses one, and who
+knows one may learn how many entries there are on it. Entries of version 2 were hashed without
+telling whose they are, those of version 1 in one piece.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,6 +20,8 @@ from typing import Any
 from tasks.model import canonical_json, sha256
 
 GENESIS = "0" * 64  # what the first entry follows
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ def next_entry(
     action: str,
     subject: str,
     details: Mapping[str, Any],
-    version: int = 2,
+    version: int = 3,
     salt: str = "",
 ) -> Entry:
     """The entry that follows ``last`` (number and hash), or the first one.
@@ -78,16 +84,38 @@ def entry_hash(entry: Entry) -> str:
         parts = [entry.prev_hash, entry.number, _moment(entry.at)]
         said = [entry.actor, entry.action, entry.subject, entry.details]
         return sha256(canonical_json(parts + said))
-    if entry.version == 2:
+    if entry.version in (2, 3):
         return chained_hash(entry.prev_hash, entry.number, body_hash(entry))
     return ""
 
 
 def body_hash(entry: Entry) -> str:
     """sha256 over what an entry says, and its salt. Hashes of equal length frame the parts."""
-    parts = (
-        *(entry.salt, _moment(entry.at), entry.actor, entry.action, entry.subject, entry.details),
+    if entry.version == 3:
+        return joined_hash(whose_hash(entry.subject, entry.salt), said_hash(entry))
+    return _hashed(
+        *(entry.salt, _moment(entry.at), entry.actor, entry.action, entry.subject, entry.details)
     )
+
+
+def whose_hash(subject: str, salt: str = "") -> str:
+    """What an entry tells of its subject to who is to know nothing else of it. Without its salt
+    this is that of a UUID only.
+    """
+    return sha256(subject if _UUID.fullmatch(subject) else salt + subject)
+
+
+def said_hash(entry: Entry) -> str:
+    """sha256 over all that an entry says but for its subject, and its salt."""
+    return _hashed(entry.salt, _moment(entry.at), entry.actor, entry.action, entry.details)
+
+
+def joined_hash(whose: str, said: str) -> str:
+    """The hash of a body of version 3 of which no more than its two hashes is known."""
+    return sha256(f"{whose}\n{said}")
+
+
+def _hashed(*parts: str) -> str:
     return sha256("\n".join(map(sha256, parts)))
 
 

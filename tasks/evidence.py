@@ -1,14 +1,16 @@
 """The evidence of one remediation: what proves it, in one file that needs no database. Pure.
 
-{"format": "suture-evidence/1", "remediation": id, "subjects": [ids that its entries are on],
+{"format": "suture-evidence/2", "remediation": id, "subjects": [ids that its entries are on],
  "entries": [the audit log's entries on it, whole],
- "chain": {"start": {"number", "prev_hash"}, "between": {number: body hash}, "head": {"number",
-           "hash"}},
+ "chain": {"start": {"number", "prev_hash"}, "between": {number: [whose hash, said hash]},
+           "head": {"number", "hash"}},
  "plan": the plan as it was kept, or null, "contents": {hash: canonical JSON}}
 
 The chain runs from the remediation's first entry to the head. Other entries in it are there by the
-hash of their body only, which is salted: they link the chain and tell nothing. The head proves the
-rest to whoever has an exported head of that number, or can ask for one.
+hashes of whose they are and of what they say (tasks/audit.py): they link the chain, and tell no
+more than that they are not the remediation's. So none of its own can be left out, but where the
+log was written by an earlier version: such entries are there by the hash of their body. The head
+proves the rest to whoever has an exported head of that number, or can ask for one.
 """
 
 from __future__ import annotations
@@ -19,13 +21,22 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from tasks.audit import Entry, body_hash, chained_hash, entry_hash
+from tasks.audit import (
+    Entry,
+    body_hash,
+    chained_hash,
+    entry_hash,
+    joined_hash,
+    said_hash,
+    whose_hash,
+)
 from tasks.errors import BadInput
 from tasks.model import sha256
 from tasks.plan import plan_from_json
 from tasks.snapshot import content_diff
 
-FORMAT = "suture-evidence/1"
+FORMAT = "suture-evidence/2"
+EARLIER = "suture-evidence/1"  # had the hash of a body for every entry in between
 
 Head = tuple[int, str]
 
@@ -44,7 +55,7 @@ def bundle(
     be left out only by breaking the chain.
     """
     own: list[dict[str, Any]] = []
-    between: dict[str, str] = {}
+    between: dict[str, Any] = {}
     start: dict[str, Any] = {}
     head: dict[str, Any] = {}
     for entry in segment:
@@ -59,8 +70,11 @@ def bundle(
                 "log could leave them out.",
                 "Show it with `suture audit show`, and verify the whole log.",
             )
-        else:
+        elif entry.version == 2:
             between[str(entry.number)] = body_hash(entry)
+        else:
+            whose = whose_hash(entry.subject, entry.salt)
+            between[str(entry.number)] = [whose, said_hash(entry)]
     return {
         "format": FORMAT,
         "remediation": remediation,
@@ -75,7 +89,7 @@ def bundle(
 def entries_in(evidence: Mapping[str, Any]) -> list[Entry]:
     """The remediation's own entries. Raises BadInput where this is no evidence."""
     try:
-        if evidence["format"] != FORMAT:
+        if evidence["format"] not in (FORMAT, EARLIER):
             raise BadInput("evidence", f"is not of the format {FORMAT}.", "Make it anew.")
         return [
             Entry(**{**one, "at": datetime.fromisoformat(one["at"])}) for one in evidence["entries"]
@@ -110,9 +124,16 @@ def problems(evidence: Mapping[str, Any], head: Head | None = None) -> list[str]
 
 def _named(evidence: Mapping[str, Any], entries: Sequence[Entry]) -> list[str]:
     """Whose evidence it says it is, no hash covers: the entries on it must say the same."""
-    if any(entry.subject == evidence["remediation"] for entry in entries):
-        return []
-    return ["No entry is on the remediation that this is said to be the evidence of."]
+    own = [entry for entry in entries if entry.subject == evidence["remediation"]]
+    if not own:
+        return ["No entry is on the remediation that this is said to be the evidence of."]
+    first = min(own, key=lambda entry: entry.number)
+    if first.action != "planned":
+        return ["The remediation's first entry, of its plan, is missing."]
+    run = json.loads(first.details).get("run")
+    if run and run not in evidence["subjects"]:
+        return ["The entries on the remediation's run are left out."]
+    return []
 
 
 def _chain(evidence: Mapping[str, Any], entries: Sequence[Entry], head: Head | None) -> list[str]:
@@ -129,7 +150,8 @@ def _chain(evidence: Mapping[str, Any], entries: Sequence[Entry], head: Head | N
             "the fix."
         ]
     found: list[str] = []
-    met = head is None
+    met, told_apart = head is None, False
+    mine = {whose_hash(subject) for subject in evidence["subjects"]}
     for at in range(number, end + 1):
         entry = own.get(at)
         if entry is not None:
@@ -139,9 +161,11 @@ def _chain(evidence: Mapping[str, Any], entries: Sequence[Entry], head: Head | N
                 return [*found, f"Entry {at} was altered after it was written."]
             if entry.subject not in evidence["subjects"]:
                 found.append(f"Entry {at} is on something else.")
-            last = entry.hash
+            last, told_apart = entry.hash, told_apart or entry.version > 2
         elif (body := chain["between"].get(str(at))) is not None:
-            last = chained_hash(last, at, body)
+            found += _not_anothers(at, body, mine, told_apart=told_apart)
+            told_apart = told_apart or not isinstance(body, str)
+            last = chained_hash(last, at, body if isinstance(body, str) else joined_hash(*body))
         else:
             return [*found, f"Entry {at} is missing in the chain."]
         if head is not None and at == head[0]:
@@ -151,6 +175,15 @@ def _chain(evidence: Mapping[str, Any], entries: Sequence[Entry], head: Head | N
     if not met:
         found.append("The chain does not meet the exported head: this log, or that one, is not it.")
     return found
+
+
+def _not_anothers(at: int, body: Any, mine: set[str], *, told_apart: bool) -> list[str]:
+    """What is wrong with an entry that is said to be another's. Those before the log has
+    ``told_apart`` whose they are cannot be asked.
+    """
+    if isinstance(body, str):
+        return [f"Entry {at} does not tell whose it is."] if told_apart else []
+    return [f"Entry {at} is the remediation's, and was left out."] if body[0] in mine else []
 
 
 def _plan(evidence: Mapping[str, Any], entries: Sequence[Entry]) -> list[str]:

@@ -9,7 +9,17 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.audit import GENESIS, Entry, body_hash, chained_hash, first_broken, next_entry
+from tasks.audit import (
+    GENESIS,
+    Entry,
+    body_hash,
+    chained_hash,
+    first_broken,
+    joined_hash,
+    next_entry,
+    said_hash,
+    whose_hash,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -133,16 +143,27 @@ def test_an_entry_is_not_taken_for_one_of_another_version(
 ) -> None:
     index = data.draw(st.integers(0, len(chain) - 1))
     turned = [*chain]
-    turned[index] = replace(turned[index], version=data.draw(st.sampled_from([0, 1, 3])))
+    turned[index] = replace(turned[index], version=data.draw(st.sampled_from([0, 1, 2, 4])))
     broken = first_broken(turned)
     assert broken is not None
     assert broken.number == index + 1
 
 
-def test_chains_of_both_versions_hold() -> None:
+def test_chains_of_all_versions_hold() -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     said = {"at": at, "actor": "a", "action": "b", "subject": "c", "details": {}}
     old = next_entry(None, **said, version=1)
-    new = next_entry((old.number, old.hash), **said, salt="5a" * 16)
-    assert first_broken([old, new], (2, new.hash)) is None
-    assert chained_hash(old.hash, 2, body_hash(new)) == new.hash
+    salt = "5a" * 16
+    second = next_entry((old.number, old.hash), **said, version=2, salt=salt)
+    third = next_entry((second.number, second.hash), **said, salt=salt)
+    assert first_broken([old, second, third], (3, third.hash)) is None
+    assert chained_hash(old.hash, 2, body_hash(second)) == second.hash
+    whole = joined_hash(whose_hash("c", salt), said_hash(third))
+    assert chained_hash(second.hash, 3, whole) == third.hash
+
+
+def test_whose_an_entry_is_cannot_be_guessed_but_by_who_knows_a_uuid() -> None:
+    own = "6e8bc430-9c3a-11d9-9669-0800200c9a66"
+    assert whose_hash(own, "5a" * 16) == whose_hash(own)
+    assert len({whose_hash("policy prod", salt) for salt in ("", "5a" * 16, "a5" * 16)}) == 3
+    assert whose_hash(own.upper(), "5a" * 16) != whose_hash(own.upper())

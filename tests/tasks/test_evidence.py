@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.audit import Entry, next_entry
+from tasks.audit import Entry, body_hash, next_entry, said_hash, whose_hash
 from tasks.errors import BadInput
-from tasks.evidence import FORMAT, bundle, changed, parse_head, problems
+from tasks.evidence import EARLIER, FORMAT, bundle, changed, parse_head, problems
 from tasks.evidence_page import page
 from tasks.model import Call, Change, Cloud, Config, Resource, Step, sha256
 from tasks.plan import Plan, plan_json
 from tasks.snapshot import content_of
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-OWN, RUN, OTHER = "own", "run", "another's"
+OWN, RUN, OTHER = (str(UUID(int=number)) for number in (1, 2, 3))
 MARK = "confidential-of-another"
 EVIL = "<script src=https://evil.example></script><img src=x onerror=alert(1)>"
 
@@ -49,18 +49,18 @@ def snapshot(stage: str, content: str) -> dict[str, Any]:
 
 
 STORY = [
-    ("planned", {"plan": PLAN.hash, "snapshot": snapshot("before", BEFORE)}),
+    ("planned", {"run": RUN, "plan": PLAN.hash, "snapshot": snapshot("before", BEFORE)}),
     ("approved", {"plan": PLAN.hash}),
     ("applying", {"plan": PLAN.hash, "snapshot": snapshot("before", BEFORE)}),
     ("remediated", {"message": "Done.", "snapshot": snapshot("after", AFTER)}),
 ]
 
 
-def log(others: list[int], *, version: int = 2) -> list[Entry]:
+def log(others: list[int], *, version: int = 3, own: int = 3) -> list[Entry]:
     """The story with so many entries of others before each of its own, and after the last."""
     chain: list[Entry] = []
 
-    def add(subject: str, action: str, details: dict[str, Any], version: int = 2) -> None:
+    def add(subject: str, action: str, details: dict[str, Any], version: int = 3) -> None:
         last = (chain[-1].number, chain[-1].hash) if chain else None
         chain.append(
             next_entry(
@@ -71,14 +71,14 @@ def log(others: list[int], *, version: int = 2) -> list[Entry]:
                 subject=subject,
                 details=details,
                 version=version,
-                salt=UUID(int=len(chain)).hex if version == 2 else "",
+                salt=UUID(int=len(chain)).hex if version > 1 else "",
             )
         )
 
     for index, (action, details) in enumerate(STORY):
         for _ in range(others[index]):
             add(OTHER, "did", {"what": MARK}, version)
-        add(OWN, action, details)
+        add(OWN, action, details, own)
     for _ in range(others[-1]):
         add(OTHER, "did", {"what": MARK}, version)
     return chain
@@ -157,6 +157,51 @@ def test_an_entry_dropped_twice_or_moved_is_found(others: list[int], data: st.Da
     doubled["entries"].append(doubled["entries"][index])
     assert problems(dropped)
     assert problems(doubled)
+
+
+def hidden(made: dict[str, Any], chain: list[Entry], index: int, *, whole: bool) -> dict[str, Any]:
+    """The evidence without one of its own entries, which is said to be another's."""
+    forged = copy.deepcopy(made)
+    number = forged["entries"].pop(index)["number"]
+    entry = chain[number - 1]
+    said = [whose_hash(entry.subject, entry.salt), said_hash(entry)]
+    forged["chain"]["between"][str(number)] = body_hash(entry) if whole else said
+    if index == 0:  # it begins with the next one, and says nothing of what is before
+        first = chain[forged["entries"][0]["number"] - 1]
+        forged["chain"]["start"] = {"number": first.number, "prev_hash": first.prev_hash}
+        between = forged["chain"]["between"].items()
+        forged["chain"]["between"] = {at: one for at, one in between if int(at) > first.number}
+    return forged
+
+
+@pytest.mark.attack
+@given(OTHERS, st.integers(0, len(STORY) - 1), st.booleans())
+def test_none_of_its_own_entries_passes_for_anothers(
+    others: list[int], index: int, whole: bool
+) -> None:
+    """Such as who approved, or that it failed."""
+    made, chain = evidence(others)
+    forged = hidden(made, chain, index, whole=whole)
+    found = problems(forged, (chain[-1].number, chain[-1].hash))
+    words = ("was left out", "does not tell whose it is", "of its plan, is missing")
+    assert any(word in one for one in found for word in words)
+
+
+@pytest.mark.attack
+def test_the_entries_on_its_run_are_its_own() -> None:
+    made, _ = evidence([0, 1, 0, 1, 1])
+    assert problems({**made, "subjects": [OWN]}) == [
+        "The entries on the remediation's run are left out."
+    ]
+
+
+def test_evidence_of_the_version_before_holds() -> None:
+    chain = log([0, 2, 0, 1, 1], version=2, own=2)
+    contents = {sha256(one): one for one in (BEFORE, AFTER)}
+    made = bundle(OWN, [OWN, RUN], chain, plan_json(PLAN), contents)
+    assert all(isinstance(one, str) for one in made["chain"]["between"].values())
+    told = json.loads(json.dumps({**made, "format": EARLIER}))
+    assert problems(told, (chain[-1].number, chain[-1].hash)) == []
 
 
 @pytest.mark.attack

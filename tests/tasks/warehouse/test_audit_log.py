@@ -63,7 +63,7 @@ def admin(warehouse_url: str, postgres: EmbeddedPostgres) -> Iterator[psycopg.Co
         ("UPDATE audit_log SET details = '{\"n\": 2}' WHERE number = 2", 2),
         ("UPDATE audit_log SET salt = '' WHERE number = 2", 2),
         ("UPDATE audit_log SET version = 1 WHERE number = 2", 2),
-        ("UPDATE audit_log SET version = 3 WHERE number = 2", 2),
+        ("UPDATE audit_log SET version = 2 WHERE number = 2", 2),
         ("UPDATE audit_log SET at = at - interval '1 microsecond' WHERE number = 4", 4),
         ("DELETE FROM audit_log WHERE number = 1", 1),
         ("DELETE FROM audit_log WHERE number = 3", 3),

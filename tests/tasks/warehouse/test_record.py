@@ -19,7 +19,7 @@ from deployments.local.postgres import OWNER, EmbeddedPostgres
 from tasks.audit import entry_hash, first_broken, next_entry
 from tasks.errors import BadInput
 from tasks.model import Cloud, Config, Resource, sha256
-from tasks.warehouse import audit, database, remediations
+from tasks.warehouse import audit, database, record, remediations
 from tasks.warehouse.database import OWNER_VARIABLE, VARIABLE
 
 NUMBERS = count(1)
@@ -277,6 +277,27 @@ def old(postgres: EmbeddedPostgres) -> Iterator[str]:
         config = json.dumps(bucket().config.as_dict())
         conn.execute((OLD_SNAPSHOT % (REMEDIATION, AT, config)).encode())
     yield url
+    postgres.drop_database(name)
+
+
+def test_a_log_goes_on_in_another_version_after_an_upgrade(postgres: EmbeddedPostgres) -> None:
+    name = f"earlier_{next(NUMBERS)}"
+    postgres.create_warehouse(name)
+    url, owner_url = postgres.url(name), postgres.url(name, OWNER)
+    with database.connect(url) as conn, database.connect(owner_url) as owner:
+        role = record.admit(conn, owner, VARIABLE, OWNER_VARIABLE)
+        database._migrate(database.TABLES, url)
+        database._migrate(database.RECORD, owner_url, search_path="pg_catalog", revision="0001")
+        record.grant(owner, role)
+        earlier = audit.append(conn, "ann", "did", "policy x")
+        assert not record.is_laid(conn, "0002")
+    database.upgrade(url, owner_url)
+    with database.connect(url) as conn:
+        for subject in ("policy x", f"{REMEDIATION}", f"{REMEDIATION}\n", "é\n" * 9, ""):
+            later = audit.append(conn, "ann", "did", subject, {"é": [1.5, None]})
+            assert later.hash == entry_hash(later)
+        assert (earlier.version, later.version) == (2, 3)
+        assert audit.verify_chain(conn) is None
     postgres.drop_database(name)
 
 
