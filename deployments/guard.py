@@ -47,6 +47,10 @@ _RUN_ID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 _PAUSE_KEY = re.compile(
     r"(?:suspended|paused)-.*-(response|schema|description)", re.IGNORECASE | re.DOTALL
 )
+# What `tasks.remediation_run` calls its pauses: whatever form one of them has, it is an approval.
+_APPROVAL_KEY = re.compile(
+    r"(?:suspended|paused)-approval-[0-9]+-(?:response|schema|description)", re.IGNORECASE
+)
 _STOPPED = frozenset({"CANCELLED", "CANCELLING", "FAILED", "CRASHED"})
 _RESUMED = frozenset({"SCHEDULED", "PENDING", "RUNNING"})
 _PLANNED = frozenset({"parameters", "empirical_policy", "job_variables"})
@@ -303,6 +307,10 @@ class Guard:
         # what somebody else made up, and a form without a code would not be guarded at all.
         if kind and key not in keyset.values():
             raise Refused(403, "A form is stored by its own run, once the run waits for it.")
+        # Whoever is faster than the run could else ask for the code in a field that is stored.
+        asked = _parsed(str(body.get("value")).encode()) or {}
+        if kind == "schema" and _is_approval(key) and form_shape(asked) is None:
+            raise Refused(403, "The form of an approval has a field for the code.")
         return json.dumps(body).encode()
 
     async def _delete_input(self, scope: Scope, run_id: str, key: str) -> None:
@@ -374,9 +382,10 @@ class Guard:
         path = f"/flow_runs/{run['id']}/input/{keyset['schema']}"
         status, text = await self._ask(scope, "GET", path)
         schema = _parsed(text) if status == 200 else None
-        if schema is None:
-            return Pause(keyset, form=None, ready=False)
-        return Pause(keyset, form_shape(schema), ready=True)
+        form = form_shape(schema) if schema is not None else None
+        # A pause made by hand could have its answer stored where an approval's is looked for.
+        foreign = schema is not None and not any(_is_approval(key) for key in keyset.values())
+        return Pause(keyset, form, ready=form is not None or foreign)
 
     async def _run(self, scope: Scope, run_id: str) -> dict[str, Any] | Response:
         """The run as Prefect tells it, or Prefect's answer when it does not."""
@@ -472,6 +481,10 @@ def _parsed(text: bytes) -> dict[str, Any] | None:
 def _state_type(run: Mapping[str, Any]) -> str | None:
     kind = (run.get("state") or {}).get("type")
     return kind if isinstance(kind, str) else None
+
+
+def _is_approval(key: object) -> bool:
+    return isinstance(key, str) and _APPROVAL_KEY.fullmatch(key) is not None
 
 
 def _run_id(text: str) -> str | None:

@@ -72,13 +72,17 @@ class Server:
 
     def suspend(self, run: str) -> None:
         """Let it wait for an approval, by the same calls as suspend_flow_run makes."""
-        details = {"pause_key": "approval-1", "pause_reschedule": True, "run_input_keyset": KEYSET}
-        waiting = {"type": "PAUSED", "name": "Suspended", "state_details": details}
-        self.set_state(run, waiting).raise_for_status()
+        self.pause(run)
         form = approval_form([CIDRS], "What will change", numbers=3)
         for key, value in (("schema", form.model_json_schema()), ("description", "page")):
             body = {"key": KEYSET[key], "value": httpx.Response(200, json=value).text}
             self.http.post(f"/flow_runs/{run}/input", json=body).raise_for_status()
+
+    def pause(self, run: str) -> None:
+        """Only the first of these calls: its form is not there yet."""
+        details = {"pause_key": "approval-1", "pause_reschedule": True, "run_input_keyset": KEYSET}
+        waiting = {"type": "PAUSED", "name": "Suspended", "state_details": details}
+        self.set_state(run, waiting).raise_for_status()
 
     def resume(self, run: str, **fields: object) -> httpx.Response:
         good = {"decision": "approve", "approver": "Ada", "code": "000000"}

@@ -30,6 +30,7 @@ from tasks.codes import proof
 CODE = "918273"
 KEY = SecretStr("what the server and the runs share")
 KEYSET = {kind: f"suspended-approval-1-{kind}" for kind in ("description", "response", "schema")}
+THEIRS = {kind: f"suspended-theirs-{kind}" for kind in KEYSET}
 FORM = {
     "properties": {
         "decision": {"enum": ["approve", "deny"]},
@@ -52,12 +53,18 @@ class FakePrefect:
     bodies: list[tuple[str, bytes]] = field(default_factory=list)
     answer: tuple[int, dict[str, Any]] = (201, {"status": "ACCEPT"})
 
-    def add(self, state: str = "PAUSED", *, form: Any = FORM, keyset: bool = True) -> str:
+    def add(
+        self,
+        state: str = "PAUSED",
+        *,
+        form: Any = FORM,
+        keyset: dict[str, str] | None = KEYSET,
+    ) -> str:
         run_id = str(uuid4())
-        details = {"run_input_keyset": KEYSET if keyset else None}
+        details = {"run_input_keyset": keyset}
         self.runs[run_id] = {"id": run_id, "state": {"type": state, "state_details": details}}
-        if form is not None:
-            self.inputs[run_id, KEYSET["schema"]] = form
+        if form is not None and keyset is not None:
+            self.inputs[run_id, keyset["schema"]] = form
         return run_id
 
     def app(self) -> Starlette:
@@ -315,7 +322,8 @@ async def test_chunks_are_put_together_and_counted(bench: Bench) -> None:
 async def test_other_runs_are_left_alone(bench: Bench) -> None:
     theirs = {"properties": {"name": {}}, "required": ["name"]}
     body = b'{"run_input":  {"name": "918273", "x": 1}}'
-    for run in (bench.prefect.add(form=theirs), bench.prefect.add(keyset=False)):
+    others = (bench.prefect.add(form=theirs, keyset=THEIRS), bench.prefect.add(keyset=None))
+    for run in others:
         response = await bench.http.post(f"/flow_runs/{run}/resume", content=body)
         assert response.status_code == 201
         assert bench.prefect.bodies[-1][1] == body
@@ -331,7 +339,7 @@ async def test_a_run_that_is_not_paused_never_gets_the_body(bench: Bench) -> Non
     assert bench.nothing_got_through()
 
 
-@pytest.mark.parametrize("form", [None, "not a form", ["code"]])
+@pytest.mark.parametrize("form", [None, "not a form", ["code"], {"properties": {"name": {}}}])
 async def test_a_form_that_cannot_be_read_is_guarded(bench: Bench, form: Any) -> None:
     response = await bench.resume(bench.prefect.add(form=form))
     assert response.status_code == 409
@@ -402,11 +410,11 @@ async def test_a_form_is_stored_by_its_own_run_after_the_pause(bench: Bench, kin
         ("PAUSED", KEYSET[kind], 201),
     ):
         run = bench.prefect.add(state, form=None)
-        body = {"key": key, "value": "{}"}
+        body = {"key": key, "value": json.dumps(FORM)}
         response = await bench.http.post(f"/flow_runs/{run}/input", json=body)
         assert response.status_code == status
-    theirs = bench.prefect.add(form={"properties": {"name": {}}})
-    body = {"key": KEYSET["description"], "value": '"page"'}
+    theirs = bench.prefect.add(form={"properties": {"name": {}}}, keyset=THEIRS)
+    body = {"key": THEIRS["description"], "value": '"page"'}
     assert (await bench.http.post(f"/flow_runs/{theirs}/input", json=body)).status_code == 201
 
 

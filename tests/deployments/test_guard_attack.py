@@ -218,6 +218,35 @@ def test_nothing_is_planted_before_the_pause(server: Server, kind: str) -> None:
     assert server.http.post(f"{path}/filter", json={"prefix": ""}).json() == []
 
 
+@pytest.mark.parametrize("form", [{"properties": {"token": {"type": "string"}}}, {}, "x"])
+def test_no_form_without_a_code_is_faster_than_the_runs_own(server: Server, form: Any) -> None:
+    """It would be answered past the guard, and what is typed into its fields be stored."""
+    run = server.running_run()
+    server.pause(run)
+    body = {"key": KEYSET["schema"], "value": json.dumps(form)}
+    answer = server.http.post(f"/flow_runs/{run}/input", json=body)
+    assert answer.status_code == 403
+    one_sentence(answer)
+    early = server.resume(run, code=a_code())
+    assert (early.status_code, server.state(run)) == (409, "PAUSED")
+
+
+def test_another_pause_stores_no_answer_to_an_approval(server: Server) -> None:
+    """Made by hand before the run asks, with a form of its own, and the approval's key of pauses:
+    the run would find itself answered.
+    """
+    run = server.running_run()
+    keyset = {"response": KEYSET["response"], "schema": "x", "description": "y"}
+    details = {"pause_key": "approval-1", "pause_reschedule": True, "run_input_keyset": keyset}
+    by_hand = {"type": "PAUSED", "name": "Suspended", "state_details": details}
+    server.set_state(run, by_hand).raise_for_status()
+    form = {"key": "x", "value": json.dumps({"type": "object", "properties": {"decision": {}}})}
+    server.http.post(f"/flow_runs/{run}/input", json=form).raise_for_status()
+    answer = server.http.post(f"/flow_runs/{run}/resume", json={"run_input": {**RAW}})
+    assert answer.status_code == 409
+    assert (server.state(run), server.stored(run)) == ("PAUSED", None)
+
+
 def test_a_stored_answer_cannot_be_exchanged(server: Server) -> None:
     """Its handle is good for two minutes: other networks or findings must not be put beside it."""
     run = server.suspended_run()
