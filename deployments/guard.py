@@ -152,6 +152,7 @@ class Guard:
     # --- answering an approval ---
 
     async def _resume(self, scope: Scope, receive: Receive, run_id: str) -> Response | bytes:
+        _check_page(scope)
         body = await _body(scope, receive, MAX_INPUT_BYTES)
         run = await self._run(scope, run_id)
         if isinstance(run, Response):
@@ -237,6 +238,7 @@ class Guard:
         """The body of a new run with the name of who signed in; empty for nobody, which counts too:
         a run would take over what its deployment is labelled with.
         """
+        _check_page(scope)
         names = _header_values(scope, self.approver_header) if self.approver_header else []
         if len(names) > 1:
             # Whoever adds a second would be nobody, and could then approve what they asked for.
@@ -453,6 +455,15 @@ def _only_stops(body: Mapping[str, Any]) -> bool:
     state = body.get("state")
     kind = state.get("type") if isinstance(state, dict) else None
     return kind in _STOPPED or (kind == "PAUSED" and body.get("force", False) is False)
+
+
+def _check_page(scope: Scope) -> None:
+    """Refuse what another site's page sends: the browser adds the person's sign-in to it.
+
+    A first approval of two and a denial need no code, and so would need no more than that.
+    """
+    if "cross-site" in _header_values(scope, b"sec-fetch-site"):
+        raise Refused(403, "Another site's page cannot do this in your name.")
 
 
 def _check_labels(labels: object) -> None:

@@ -471,6 +471,25 @@ def test_no_other_header_signs_in(proxied: Server, headers: dict[str, str]) -> N
     assert proxied.state(run) == "PAUSED"
 
 
+@pytest.mark.parametrize("path", ["/flow_runs/{run}/resume", "/flow_runs/"])
+def test_no_other_sites_page_answers_or_asks_in_a_persons_name(proxied: Server, path: str) -> None:
+    """A browser sends it signed in, and without asking first: a blob has no content type."""
+    run = proxied.suspended_run()
+    answer = proxied.http.post(
+        path.format(run=run),
+        content=json.dumps({"run_input": {"decision": "deny", "approver": "Ada"}}),
+        headers={
+            **SIGNED_IN,
+            "Origin": "https://evil.example",
+            "Sec-Fetch-Site": "cross-site",
+            "Sec-Fetch-Mode": "no-cors",
+        },
+    )
+    assert answer.status_code == 403
+    one_sentence(answer)
+    assert (proxied.state(run), proxied.stored(run)) == ("PAUSED", None)
+
+
 def test_a_base_path_opens_no_second_door(proxied: Server) -> None:
     run = proxied.suspended_run()
     body = json.dumps({"run_input": {**RAW, "code": a_code()}}).encode()
