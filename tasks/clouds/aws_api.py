@@ -231,6 +231,8 @@ _THROTTLED = frozenset(
         "Unavailable",
     }
 )
+# What is not there, where the code does not say it by NotFound or NoSuch.
+_GONE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 _SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"})
 
 
@@ -252,7 +254,7 @@ def _failure(
         return CloudError(message, code=code, operation=operation)
     if code in _REFUSED or status in (401, 403):
         return AccessRefused(message or "refused", code=code, operation=operation)
-    if code.startswith("NoSuch") or code.endswith((".NotFound", "NotFoundException")):
+    if code.startswith("NoSuch") or "NotFound" in code or code in _GONE:
         return ResourceGone(message or "not there", code=code, operation=operation)
     failure = CloudError(message or f"HTTP {status}", code=code, operation=operation)
     return TryAgain(failure, retry_after) if status >= 500 else failure

@@ -16,6 +16,7 @@ from typing import TypeVar
 from tasks.clouds import aws_collect, azure_collect
 from tasks.clouds.aws_api import AwsApi
 from tasks.clouds.aws_credentials import AwsKeyring, hub_account
+from tasks.clouds.aws_view import AwsView
 from tasks.clouds.azure_api import GRAPH, AzureApi
 from tasks.clouds.azure_graph import MOST_SUBSCRIPTIONS, SharedGraph
 from tasks.clouds.budgets import BudgetKey, Budgets, arm_key, aws_key
@@ -223,7 +224,7 @@ class Scanner:
     async def _read(
         self,
         account: Account,
-        of_aws: Callable[[aws_collect.AwsView], Awaitable[_Read]],
+        of_aws: Callable[[AwsView], Awaitable[_Read]],
         of_azure: Callable[[AzureApi], Awaitable[_Read]],
     ) -> _Read:
         try:
@@ -242,10 +243,10 @@ class Scanner:
         api = await self._open_azure(self._source(account, AzureSource))
         return await azure_collect.collect(api, account.id, kinds, graph)
 
-    async def _view(self, account: Account) -> aws_collect.AwsView:
+    async def _view(self, account: Account) -> AwsView:
         source = self._source(account, AwsSource)
         api, keyring = await self._open_aws(source)
-        return aws_collect.AwsView(
+        return AwsView(
             api=api,
             source=source,
             account=account.id,

@@ -7,28 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tasks.clouds.authorization import Reach, reach
+from tasks.clouds.iam_actions import iam_action
 from tasks.errors import BadInput
 from tasks.model import Call, Cloud, Resource, Step
 
 MOST_CHARACTERS = 2_048  # what sts:AssumeRole takes as a session policy
-
-# IAM actions are named after the API operation, except for these. From the Service Authorization
-# Reference of Amazon S3.
-_S3_ACTIONS = {
-    "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
-    "DeletePublicAccessBlock": "PutBucketPublicAccessBlock",
-    "PutBucketEncryption": "PutEncryptionConfiguration",
-    "DeleteBucketEncryption": "PutEncryptionConfiguration",
-    "PutBucketLifecycleConfiguration": "PutLifecycleConfiguration",
-    "DeleteBucketLifecycle": "PutLifecycleConfiguration",
-    "PutBucketReplication": "PutReplicationConfiguration",
-    "DeleteBucketReplication": "PutReplicationConfiguration",
-    "PutBucketCors": "PutBucketCORS",
-    "DeleteBucketCors": "PutBucketCORS",
-    "DeleteBucketTagging": "PutBucketTagging",
-    "DeleteBucketOwnershipControls": "PutBucketOwnershipControls",
-    "PutBucketNotificationConfiguration": "PutBucketNotification",
-}
 
 
 def permission_of(call: Call) -> str:
@@ -40,10 +23,7 @@ def permission_of(call: Call) -> str:
     if call.cloud is Cloud.AZURE:
         verb = "delete" if call.operation == "DELETE" else "write"
         return f"{_arm_type(call.target)}/{verb}"
-    operation = call.operation
-    if call.service == "s3":
-        operation = _S3_ACTIONS.get(operation, operation)
-    return f"{call.service}:{operation}"
+    return iam_action(call.service, call.operation)
 
 
 def permissions(steps: Iterable[Step], *, undo: bool = True) -> tuple[str, ...]:

@@ -22,10 +22,11 @@ from tasks.rules.network import (
     overlap,
     port_text,
     ports_text,
+    public,
     refuse_internet,
     segments,
-    tcp,
 )
+from tasks.rules.ports import EXPOSED, HIGH_RISK, Exposed
 from tasks.rules.shape import flag, mapping, number, odd, sequence, text
 
 AUTHORIZE = "ec2:AuthorizeSecurityGroupIngress"
@@ -113,6 +114,11 @@ def _grants(config: Config) -> tuple[Grant, ...]:
     return tuple(found)
 
 
+def _public_grants(config: Config) -> tuple[Grant, ...]:
+    """Those that let some of the internet in: all that forty rules of ports need to look at."""
+    return tuple(grant for grant in config.derived(_grants) if public([grant.network]))
+
+
 def _ports(permission: Mapping[str, Any], protocol: str) -> PortRange | None:
     """FromPort and ToPort: always there for TCP and UDP, for others as EC2 has them."""
     first, last = permission.get("FromPort"), permission.get("ToPort")
@@ -197,8 +203,8 @@ def closed_to_internet(*doors: Door) -> Predicate:
     """A predicate: none of ``doors`` is open to the whole internet, over IPv4 or IPv6."""
 
     def passes(resource: Resource) -> bool:
-        present = grants(resource)
-        return not any(_outermost(present, door) for door in doors)
+        strangers = resource.config.derived(_public_grants)
+        return not any(_outermost(strangers, door) for door in doors)
 
     return passes
 
@@ -368,30 +374,21 @@ def encrypt_by_default(resource: Resource, values: Mapping[str, Any]) -> tuple[S
 # --- the rows ---------------------------------------------------------------------------------
 
 
-def _port(
-    name: str,
-    service: str,
-    doors: tuple[Door, ...],
-    severity: Severity,
-    *,
-    aka: tuple[str, ...],
-    risk: str,
-) -> Rule:
-    """The row of one service's ports: everything but these few words is shared."""
-    ports = ", ".join(port_text(door.ports) for door in doors)
+def _port(one: Exposed) -> Rule:
+    """The row of one service's ports: everything but the words of the table is shared."""
     return _security_group_rule(
-        name,
-        f"Security group does not open {service} ({ports}) to the internet",
-        doors,
-        severity,
-        aka=aka,
+        one.name,
+        f"Security group does not open {one.service} ({one.ports}) to the internet",
+        one.doors,
+        one.severity,
+        aka=one.aws,
         guide_text=guide(
             "aws_ec2_security_group_port_not_open",
-            service=service,
-            port=port_text(doors[0].ports),
-            protocol=doors[0].protocol,
-            ports=ports,
-            risk=risk,
+            service=one.service,
+            port=port_text(one.doors[0].ports),
+            protocol=one.doors[0].protocol,
+            ports=one.ports,
+            risk=one.risk,
         ),
     )
 
@@ -422,37 +419,7 @@ def _security_group_rule(
     )
 
 
-_CIS_OPEN = ("cis-aws-6.0:6.3", "cis-aws-6.0:6.4")
-_PROWLER_OPEN = "prowler:ec2_securitygroup_allow_ingress_from_internet_to"
-
-PORT_RULES = (
-    _port(
-        "ssh",
-        "SSH",
-        tcp(22),
-        Severity.HIGH,
-        aka=(
-            f"{_PROWLER_OPEN}_tcp_port_22",
-            "securityhub:EC2.13",
-            *_CIS_OPEN,
-            "cloudsploit:openSSH",
-        ),
-        risk="Password guessing against SSH never stops, and one weak account is a shell.",
-    ),
-    _port(
-        "rdp",
-        "RDP",
-        tcp(3389),
-        Severity.HIGH,
-        aka=(
-            f"{_PROWLER_OPEN}_tcp_port_3389",
-            "securityhub:EC2.14",
-            *_CIS_OPEN,
-            "cloudsploit:openRDP",
-        ),
-        risk="Open RDP is the most common way in for ransomware: guessed passwords, old bugs.",
-    ),
-)
+PORT_RULES = tuple(_port(one) for one in EXPOSED)
 
 RULES = (
     *PORT_RULES,
@@ -461,9 +428,31 @@ RULES = (
         "Security group does not open every port to the internet",
         ALL_PORTS,
         Severity.CRITICAL,
-        aka=(f"{_PROWLER_OPEN}_all_ports", *_CIS_OPEN),
+        aka=(
+            "prowler:ec2_securitygroup_allow_ingress_from_internet_to_all_ports",
+            "cis-aws-6.0:6.3",
+            "cis-aws-6.0:6.4",
+        ),
         guide_text=guide("aws_ec2_security_group_all_ports_not_open"),
         whole=True,
+    ),
+    _security_group_rule(
+        "high_risk_ports",
+        "Security group opens no port of high risk to the internet",
+        HIGH_RISK,
+        Severity.HIGH,
+        aka=(
+            "prowler:ec2_securitygroup_allow_ingress_from_internet_to_high_risk_tcp_ports",
+            "securityhub:EC2.19",
+        ),
+        guide_text=guide(
+            "aws_ec2_security_group_port_not_open",
+            service="a service of high risk",
+            port=port_text(HIGH_RISK[0].ports),
+            protocol="tcp",
+            ports=", ".join(port_text(door.ports) for door in HIGH_RISK),
+            risk="Each of these ports is scanned all day, and each has been the way in of many.",
+        ),
     ),
     Rule(
         id="aws_ec2_ebs_encrypted_by_default",

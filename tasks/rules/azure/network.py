@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.errors import BadInput
-from tasks.model import Call, Change, Cloud, Fix, Predicate, Resource, Rule, Severity, Step
+from tasks.model import Call, Change, Cloud, Config, Fix, Predicate, Resource, Rule, Severity, Step
 from tasks.rules.guide import guide
 from tasks.rules.network import (
     ALL_PORTS,
@@ -33,6 +33,7 @@ from tasks.rules.network import (
     subtract,
     tcp,
 )
+from tasks.rules.ports import AMPLIFIERS, EXPOSED, HIGH_RISK, Exposed
 from tasks.rules.shape import mapping, number, odd, sequence, text
 
 API_VERSION = "2024-05-01"
@@ -112,14 +113,18 @@ def inbound(resource: Resource) -> tuple[Inbound, ...]:
 
     The default rules are left out: after the last of these, nothing from the internet gets in.
     """
-    rules = [_inbound(name, body) for name, body in _bodies(resource) if _is_inbound(body)]
+    return resource.config.derived(_inbound_rules)
+
+
+def _inbound_rules(config: Config) -> tuple[Inbound, ...]:
+    rules = [_inbound(name, body) for name, body in _bodies(config) if _is_inbound(body)]
     if len({rule.name.lower() for rule in rules}) != len(rules):
         raise odd(f"{_PART}.name")
     return tuple(sorted(rules, key=lambda rule: rule.priority))
 
 
-def _bodies(resource: Resource) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    properties = mapping(resource.config["properties"], "properties")
+def _bodies(config: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    properties = mapping(config["properties"], "properties")
     for entry in sequence(properties.get("securityRules"), _PART):
         rule = mapping(entry, _PART)
         body = mapping(rule.get("properties"), f"{_PART}.properties")
@@ -295,9 +300,16 @@ def closed_to_internet(*doors: Door) -> Predicate:
 
     def passes(resource: Resource) -> bool:
         rules = inbound(resource)
+        if not resource.config.derived(_lets_strangers_in):
+            return True
         return not any(_outermost(rules, door) for door in doors)
 
     return passes
+
+
+def _lets_strangers_in(config: Config) -> bool:
+    """Whether any rule allows a public address at all: most groups have none for forty rules."""
+    return any(rule.allows and public(rule.networks) for rule in config.derived(_inbound_rules))
 
 
 # --- the one planner --------------------------------------------------------------------------
@@ -365,7 +377,7 @@ class _Plan:
     def __init__(self, resource: Resource, rules: Sequence[Inbound]) -> None:
         self.rules = list(rules)
         self._group = resource.id
-        self._names = {name.lower() for name, _ in _bodies(resource)}
+        self._names = {name.lower() for name, _ in _bodies(resource.config)}
         # A deleted rule keeps its priority to the end: additions are made before it goes.
         self._priorities = {rule.priority for rule in rules}
         self._added: list[Step] = []
@@ -584,24 +596,26 @@ def _every_protocol(rule: Inbound) -> str:
 # --- the rows ---------------------------------------------------------------------------------
 
 
-def _port(
-    name: str, service: str, doors: tuple[Door, ...], severity: Severity, *, aka: tuple[str, ...]
-) -> Rule:
-    """The row of one service's ports: everything but these few words is shared."""
-    ports = ", ".join(port_text(door.ports) for door in doors)
+def _port(one: Exposed) -> Rule:
+    """The row of one service's ports: everything but the words of the table is shared."""
     return _group_rule(
-        name,
-        f"Network security group does not open {service} ({ports}) to the internet",
-        doors,
-        severity,
-        aka=aka,
-        guide_text=guide(
-            "azure_network_security_group_port_not_open",
-            service=service,
-            port=port_text(doors[0].ports),
-            protocol=doors[0].protocol.capitalize(),
-            ports=ports,
-        ),
+        one.name,
+        f"Network security group does not open {one.service} ({one.ports}) to the internet",
+        one.doors,
+        one.severity,
+        aka=one.azure,
+        guide_text=_port_guide(one.service, one.doors, one.risk),
+    )
+
+
+def _port_guide(service: str, doors: tuple[Door, ...], risk: str) -> str:
+    return guide(
+        "azure_network_security_group_port_not_open",
+        service=service,
+        port=port_text(doors[0].ports),
+        protocol=doors[0].protocol.capitalize(),
+        ports=", ".join(dict.fromkeys(port_text(door.ports) for door in doors)),
+        risk=risk,
     )
 
 
@@ -631,30 +645,10 @@ def _group_rule(
     )
 
 
-PORT_RULES = (
-    _port(
-        "ssh",
-        "SSH",
-        tcp(22),
-        Severity.HIGH,
-        aka=(
-            "prowler:network_ssh_internet_access_restricted",
-            "cis-azure-5.0:7.2",
-            "cloudsploit:openSSH",
-        ),
-    ),
-    _port(
-        "rdp",
-        "RDP",
-        tcp(3389),
-        Severity.HIGH,
-        aka=(
-            "prowler:network_rdp_internet_access_restricted",
-            "cis-azure-5.0:7.1",
-            "cloudsploit:openRDP",
-        ),
-    ),
-)
+PORT_RULES = tuple(_port(one) for one in EXPOSED)
+_HIGH_RISK = "Each of these ports is scanned all day, and each has been the way in of many."
+_UDP = "A forged sender makes these services flood somebody else, and pay for it."
+_HTTP = "Plain HTTP can be read and changed on its way, and scanners try every known hole on it."
 
 RULES = (
     *PORT_RULES,
@@ -665,5 +659,28 @@ RULES = (
         Severity.CRITICAL,
         guide_text=guide("azure_network_security_group_any_port_not_open"),
         whole=True,
+    ),
+    _group_rule(
+        "high_risk_ports",
+        "Network security group opens no port of high risk to the internet",
+        HIGH_RISK,
+        Severity.HIGH,
+        guide_text=_port_guide("a service of high risk", HIGH_RISK, _HIGH_RISK),
+    ),
+    _group_rule(
+        "udp_amplifiers",
+        "Network security group opens no UDP service to the internet that multiplies traffic",
+        AMPLIFIERS,
+        Severity.HIGH,
+        aka=("prowler:network_udp_internet_access_restricted", "cis-azure-5.0:7.3"),
+        guide_text=_port_guide("UDP services that multiply traffic", AMPLIFIERS, _UDP),
+    ),
+    _group_rule(
+        "http",
+        "Network security group does not open HTTP (80) to the internet",
+        tcp(80),
+        Severity.MEDIUM,
+        aka=("prowler:network_http_internet_access_restricted", "cis-azure-5.0:7.4"),
+        guide_text=_port_guide("HTTP", tcp(80), _HTTP),
     ),
 )

@@ -1,0 +1,263 @@
+"""Kinds of AWS resources as data: what lists them, what reads the parts of one, what their ids are.
+
+``listed`` makes a Collector of a kind that an account has any number of, ``settings`` of one that
+an account or a region has exactly once. What does not fit has a collector of its own in aws_kinds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tasks.clouds.aws_request import service_of
+from tasks.clouds.aws_view import GLOBAL, AwsView, Collector, Found, part_of
+from tasks.clouds.iam_actions import iam_action
+from tasks.clouds.transport import reason
+from tasks.errors import CloudError, ResourceGone
+from tasks.model import Config, Resource, in_order
+
+Item = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call: "sqs:GetQueueAttributes", its parameters, and where the answer has what is wanted.
+
+    In ``params``, "{Field}" stands for a field of the listed item, "{region}" and "{account}" for
+    themselves, at any depth. ``take`` may lead further in, with dots between; empty takes the whole
+    answer. ``plain`` names the field that an answer's plain texts become, such as a queue's URL.
+    """
+
+    call: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    take: str = ""
+    plain: str = ""
+
+    @property
+    def service(self) -> str:
+        return self.call.partition(":")[0]
+
+    @property
+    def operation(self) -> str:
+        return self.call.partition(":")[2]
+
+    @property
+    def action(self) -> str:
+        return iam_action(self.service, self.operation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One part of a configuration that a call of its own reads.
+
+    ``absent`` are the error codes that say "never set", ``unset`` what the part is then. ``shape``
+    makes the part of what the call answered. ``where`` says for which items the call is made at
+    all; others have ``unset``.
+    """
+
+    name: str
+    call: Call
+    absent: tuple[str, ...] = ()
+    unset: Any = None
+    shape: Callable[[Any], Any] = lambda answer: answer
+    where: Callable[[Item], bool] = lambda _item: True
+
+
+def listed(
+    kind: str,
+    every: Call,
+    *,
+    id: str,
+    name: str,
+    one: Call | None = None,
+    parts: tuple[Part, ...] = (),
+    keep: Iterable[str] = (),
+    drop: Iterable[str] = (),
+    tags: str = "",
+    only: Callable[[Item], bool] = lambda _item: True,
+    regional: bool = True,
+) -> Collector:
+    """A kind that a paged call lists.
+
+    ``id`` and ``name`` are made of an item's fields: "{TrailARN}", or
+    "arn:{partition}:sqs:{region}:{account}:{name}" with what ``name`` gave. ``one`` re-reads a
+    single resource by "{id}" or by "{last}", what stands after the last "/" or ":" of it; without
+    it the list is read again. ``keep`` are the item's fields that are configuration; without it all
+    are but ``drop``, ``tags`` and the rest of what changes by itself. ``only`` leaves out items
+    that are nobody's to judge. ``tags`` is the item's field of tags, or a part's name.
+    """
+    kept, dropped = frozenset(keep), frozenset((*drop, tags))
+
+    def shaped(view: AwsView, region: str, item: Item, read: Mapping[str, Any]) -> Resource:
+        known = {**_places(view, region), **item}
+        called = _filled(name, known)
+        own = {
+            key: value
+            for key, value in item.items()
+            if (key in kept if kept else key not in dropped) and not key.startswith("_")
+        }
+        values = {key: value for key, value in read.items() if not isinstance(value, _Gap)}
+        gaps = {key: value.why for key, value in read.items() if isinstance(value, _Gap)}
+        named = item.get(tags) if tags in item else values.pop(tags, None)
+        return view.resource(
+            kind,
+            region if regional else GLOBAL,
+            _filled(id, {**known, "name": called}),
+            called,
+            Config(in_order({**own, **values}), gaps),
+            named or (),
+        )
+
+    async def read_parts(view: AwsView, region: str, item: Item) -> Resource:
+        known = {**_places(view, region), **item}
+        read = await asyncio.gather(*(_part(view, region, part, known) for part in parts))
+        return shaped(
+            view, region, item, dict(zip((part.name for part in parts), read, strict=True))
+        )
+
+    async def or_why_not(view: AwsView, region: str, item: Item) -> Resource | None:
+        try:
+            return await read_parts(view, region, item)
+        except ResourceGone:  # since it was listed
+            return None
+
+    async def items(view: AwsView, region: str, call: Call, known: Mapping[str, Any]) -> list[Item]:
+        found = await _items(view, region, call, known)
+        return [item for item in found if only(item)]
+
+    async def collect(view: AwsView, region: str) -> Found:
+        found = await items(view, region, every, _places(view, region))
+        resources = await asyncio.gather(*(or_why_not(view, region, item) for item in found))
+        return Found([resource for resource in resources if resource is not None])
+
+    async def read(view: AwsView, resource_id: str, region: str) -> Resource:
+        asked = view.source.regions[0] if region == GLOBAL else region
+        last = resource_id.replace(":", "/").rpartition("/")[2]
+        known = {**_places(view, asked), "id": resource_id, "last": last}
+        for item in await items(view, asked, one or every, known):
+            listed_as = {**_places(view, asked), **item}
+            if _filled(id, {**listed_as, "name": _filled(name, listed_as)}) == resource_id:
+                return await read_parts(view, asked, item)
+        raise ResourceGone(f"there is no {resource_id}", operation=(one or every).operation)
+
+    calls = (every, *((one,) if one else ()), *(part.call for part in parts))
+    return Collector(
+        kind=kind, reads=_actions(calls), collect=collect, read=read, regional=regional
+    )
+
+
+def settings(
+    kind: str, parts: tuple[Part, ...], *, id: str, name: str, regional: bool = True
+) -> Collector:
+    """What every region has once or, not ``regional``, every account.
+
+    ``id`` and ``name`` are texts with "{partition}", "{region}" and "{account}" in them.
+    """
+
+    async def read(view: AwsView, _id: str, region: str) -> Resource:
+        asked = view.source.regions[0] if region == GLOBAL else region
+        known = _places(view, asked)
+        read = await asyncio.gather(*(_part(view, asked, part, known) for part in parts))
+        found = dict(zip((part.name for part in parts), read, strict=True))
+        if len(found) == 1 and isinstance(one := next(iter(found.values())), _Gap):
+            raise one.error  # nothing was read at all
+        return view.resource(
+            kind,
+            region if regional else GLOBAL,
+            _filled(id, known),
+            _filled(name, known),
+            Config(
+                in_order({key: one for key, one in found.items() if not isinstance(one, _Gap)}),
+                {key: one.why for key, one in found.items() if isinstance(one, _Gap)},
+            ),
+        )
+
+    async def collect(view: AwsView, region: str) -> Found:
+        return Found([await read(view, "", region)])
+
+    return Collector(
+        kind=kind,
+        reads=_actions(part.call for part in parts),
+        collect=collect,
+        read=read,
+        regional=regional,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """A part that could not be read."""
+
+    error: CloudError
+
+    @property
+    def why(self) -> str:
+        return reason(self.error)
+
+
+def _places(view: AwsView, region: str) -> dict[str, str]:
+    return {"partition": view.source.partition, "region": region, "account": view.account}
+
+
+async def _part(view: AwsView, region: str, part: Part, known: Mapping[str, Any]) -> Any:
+    if not part.where(known):
+        return part.unset
+    call = part.call
+    try:
+        answer = await view.get(
+            call.service, call.operation, region, **_filled(dict(call.params), known)
+        )
+        taken = part_of(answer, call.take, call.operation) if call.take else answer
+        return part.shape(taken)
+    except ResourceGone as gone:
+        if gone.code not in part.absent:
+            raise
+        return part.unset
+    except CloudError as error:
+        return part.unset if error.code in part.absent else _Gap(error)
+    except (KeyError, ValueError, TypeError):
+        words = f"{call.operation} answered what Suture cannot read"
+        return _Gap(CloudError(words, operation=call.operation))
+
+
+async def _items(
+    view: AwsView, region: str, call: Call, known: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    params = _filled(dict(call.params), known)
+    if call.operation in service_of(call.service).paginators:
+        found = await view.list(call.service, call.operation, region, call.take, **params)
+    else:
+        answer = await view.get(call.service, call.operation, region, **params)
+        taken = part_of(answer, call.take, call.operation) if call.take else answer
+        found = taken if isinstance(taken, list) else [taken]
+    return [{call.plain: one} if call.plain else one for one in found]
+
+
+def _filled(value: Any, known: Mapping[str, Any]) -> Any:
+    """``value`` with every "{Field}" replaced. One that stands alone keeps its type."""
+    if isinstance(value, Mapping):
+        return {key: _filled(one, known) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_filled(one, known) for one in value]
+    if not isinstance(value, str) or "{" not in value:
+        return value
+    if value.startswith("{") and value.endswith("}") and value.count("{") == 1:
+        return _field(known, value[1:-1])
+    pieces = []
+    rest = value
+    while "{" in rest:
+        before, _, rest = rest.partition("{")
+        named, _, rest = rest.partition("}")
+        pieces += [before, str(_field(known, named))]
+    return "".join([*pieces, rest])
+
+
+def _field(known: Mapping[str, Any], path: str) -> Any:
+    """A field of an item; dots lead further in. Raises CloudError where the answer lacks it."""
+    return part_of(known, path, "list")
+
+
+def _actions(calls: Iterable[Call]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(call.action for call in calls))
