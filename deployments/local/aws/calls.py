@@ -25,7 +25,9 @@ from moto.secretsmanager.models import secretsmanager_backends
 from werkzeug.exceptions import HTTPException
 
 from deployments.local.aws.errors import Refusal, Response
+from deployments.local.aws.resources import parameters, resource_of
 from deployments.local.aws.sigv4 import Authorization, parse_authorization
+from tasks.clouds.iam_actions import iam_action
 
 Environ = dict[str, Any]
 
@@ -38,7 +40,8 @@ class Call:
     authorization: Authorization | None
     headers: Mapping[str, str]
     body: bytes
-    service: str  # signing name, "s3" where nobody signed
+    service: str  # signing name, which is IAM's prefix; "s3" where nobody signed
+    model: str  # botocore's name of the API: some share a signing name
     protocol: str  # botocore's name
     namespace: str  # of XML answers
 
@@ -82,9 +85,24 @@ def read_call(environ: Environ) -> Call:
     headers["content-length"] = environ.get("CONTENT_LENGTH", "")
     authorization = parse_authorization(headers.get("authorization", ""))
     service = authorization.service if authorization else _guessed_service(headers)
-    protocol, namespace = _protocol(service)
     body = environ["wsgi.input"].read()
-    return Call(environ, authorization, headers, body, service, protocol, namespace)
+    model = _model(service, environ.get("PATH_INFO", ""), body)
+    protocol, namespace = _protocol(model)
+    return Call(environ, authorization, headers, body, service, model, protocol, namespace)
+
+
+_MODELS = {"access-analyzer": "accessanalyzer", "elasticfilesystem": "efs"}
+
+
+def _model(service: str, path: str, body: bytes) -> str:
+    """Which API of those that share a signing name is asked."""
+    if service == "s3" and path.startswith("/v20180820/"):
+        return "s3control"
+    if service == "es" and path.startswith("/2021-01-01/"):
+        return "opensearch"
+    if service == "elasticloadbalancing":
+        return "elb" if b"Version=2012-06-01" in body else "elbv2"
+    return _MODELS.get(service, service)
 
 
 def _guessed_service(headers: Mapping[str, str]) -> str:
@@ -131,7 +149,7 @@ def timestamp(call: Call) -> datetime | None:
 def operation(call: Call) -> tuple[str, Mapping[str, str]]:
     """The API's own operation name and the parameters in the path. Refuses unknown ones."""
     try:
-        router = get_service_router(call.service)
+        router = get_service_router(call.model)
         model, uri = router.match(MotoRequest(call.moto_environ("000000000000")))
     except (HTTPException, UnknownServiceError, LookupError, ValueError):
         raise Refusal("unknown action") from None
@@ -162,7 +180,7 @@ def iam_call(call: Call, name: str, params: Mapping[str, Any]) -> Call:
         "HTTP_AUTHORIZATION": signed.replace(call.authorization.scope, authorization.scope),
     }
     protocol, namespace = _protocol("iam")
-    return Call(environ, authorization, call.headers, body, "iam", protocol, namespace)
+    return Call(environ, authorization, call.headers, body, "iam", "iam", protocol, namespace)
 
 
 def iam_answer(name: str, answer: Response) -> Mapping[str, Any]:
@@ -192,15 +210,20 @@ def needs(call: Call, name: str, uri: Mapping[str, str], account: str) -> list[N
     """What must be allowed for the call, after the Service Authorization Reference."""
     if call.service == "ec2":
         return list(_ec2(call, name, account))
-    if call.service == "s3":
+    if call.model == "s3":
         return [_s3(name, uri)]
+    if call.model == "s3control":
+        return [Need(iam_action("s3control", name), "*", {})]
     resource = "*"
     if call.service == "iam":
         resource = _iam_resource(call.form(), account)
     elif call.service == "cloudformation":
         resource = _stack_resource(call, account)
-    elif call.service in ("dynamodb", "secretsmanager"):
-        resource = _json_resource(call, account)
+    elif call.service == "secretsmanager":
+        resource = _secret(call, account)
+    else:
+        params = parameters(call.protocol, uri, call.form(), call.body)
+        resource = resource_of(call.service, params, call.region, account)
     return [Need(f"{call.service}:{name}", resource, {})]
 
 
@@ -301,18 +324,16 @@ def _s3(name: str, uri: Mapping[str, str]) -> Need:
     return Need(f"s3:{_S3_ACTIONS.get(name, name)}", resource, context)
 
 
-def _json_resource(call: Call, account: str) -> str:
-    """The table or the secret that a call names, else "*"."""
+def _secret(call: Call, account: str) -> str:
+    """The secret that a call names, else "*"."""
     try:
         named = json.loads(call.body)
     except ValueError:
         return "*"
-    here = f"arn:aws:{call.service}:{call.region}:{account}"
-    if call.service == "dynamodb":
-        return f"{here}:table/{named['TableName']}" if "TableName" in named else "*"
     wanted = named.get("SecretId") or named.get("Name")
     secrets = secretsmanager_backends[account][call.region].secrets
     known = secrets.get(wanted) if wanted else None
+    here = f"arn:aws:secretsmanager:{call.region}:{account}"
     return known.arn if known else f"{here}:secret:{wanted or '*'}"
 
 

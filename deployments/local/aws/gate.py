@@ -98,7 +98,7 @@ class Gate:
             return self._sts(call, caller, name, context)
         with self._locks[caller.account]:
             needed = calls.needs(call, name, uri, caller.account)
-            bucket = calls.bucket_of(uri) if call.service == "s3" else None
+            bucket = calls.bucket_of(uri) if call.model == "s3" else None
             self._authorize(caller, needed, context, bucket)
             if call.service == "cloudformation":
                 return self._stacks.answer(
@@ -275,9 +275,9 @@ class Gate:
             answer.update(status=int(status.split()[0]), headers=headers)
 
         environ = call.moto_environ(account)
-        if call.service not in self._moto:  # moto would look the same thing up on every call
-            self._moto[call.service] = self._dispatcher.get_application(environ)
-        chunks = self._moto[call.service](environ, start_response)
+        if call.model not in self._moto:  # moto would look the same thing up on every call
+            self._moto[call.model] = self._dispatcher.get_application(environ)
+        chunks = self._moto[call.model](environ, start_response)
         body = b"".join(chunks)
         if hasattr(chunks, "close"):
             chunks.close()

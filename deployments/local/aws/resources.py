@@ -1,0 +1,46 @@
+"""What a call is about: the ARN that a policy must allow, told by the call's own parameters.
+
+After the Service Authorization Reference, for services whose calls name one resource at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+# service -> the parameters that name a resource, and its ARN with the name as {}. The first that a
+# call has counts. A name that is an ARN already stands for itself.
+NAMED: dict[str, tuple[tuple[str, str], ...]] = {
+    "dynamodb": (("TableName", "arn:aws:dynamodb:{region}:{account}:table/{}"),),
+    "kms": (("KeyId", "arn:aws:kms:{region}:{account}:key/{}"),),
+    "sns": (("TopicArn", "{}"),),
+    "sqs": (("QueueUrl", "arn:aws:sqs:{region}:{account}:{}"),),
+}
+
+
+def parameters(protocol: str, uri: Mapping[str, str], form: Mapping[str, str], body: bytes) -> Any:
+    """A call's parameters by name, as far as they can be read without its model."""
+    found: dict[str, Any] = {name: unquote(value) for name, value in uri.items() if value}
+    if protocol in ("query", "ec2"):
+        return {**form, **found}
+    if body[:1] == b"{":
+        try:
+            found = {**json.loads(body), **found}
+        except ValueError:
+            return found
+    return found
+
+
+def resource_of(service: str, params: Mapping[str, Any], region: str, account: str) -> str:
+    """The ARN that a call is about; "*" where it names nothing."""
+    for parameter, arn in NAMED.get(service, ()):
+        name = params.get(parameter)
+        if isinstance(name, str) and name:
+            if name.startswith("arn:"):
+                return name
+            if name.startswith(("http://", "https://")):
+                name = name.rpartition("/")[2]
+            return arn.replace("{}", name).format(region=region, account=account)
+    return "*"
