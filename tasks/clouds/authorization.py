@@ -42,6 +42,7 @@ class Grain:
 # the call tags the rules it adds, which no fix does.
 _GROUP = Grain(r"arn:{partition}:ec2:{region}:{account}:security-group/[\w-]+")
 _BUCKET = Grain(r"arn:{partition}:s3:::[\w.-]+", "s3:ResourceAccount")
+_KEY = Grain(r"arn:{partition}:kms:{region}:{account}:key/[\w-]+")
 _WHOLE = Grain()
 
 GRAINS = {
@@ -55,6 +56,8 @@ GRAINS = {
     "s3:DeleteBucketPolicy": _BUCKET,
     "iam:UpdateAccountPasswordPolicy": _WHOLE,
     "iam:DeleteAccountPasswordPolicy": _WHOLE,
+    "kms:EnableKeyRotation": _KEY,
+    "kms:DisableKeyRotation": _KEY,
 }
 
 

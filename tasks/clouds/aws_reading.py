@@ -71,7 +71,8 @@ def listed(
     *,
     id: str,
     name: str,
-    one: Call | None = None,
+    detail: Call | None = None,
+    again: Call | Mapping[str, str] | None = None,
     parts: tuple[Part, ...] = (),
     keep: Iterable[str] = (),
     drop: Iterable[str] = (),
@@ -81,22 +82,40 @@ def listed(
 ) -> Collector:
     """A kind that a paged call lists.
 
-    ``id`` and ``name`` are made of an item's fields: "{TrailARN}", or
-    "arn:{partition}:sqs:{region}:{account}:{name}" with what ``name`` gave. ``one`` re-reads a
-    single resource by "{id}" or by "{last}", what stands after the last "/" or ":" of it; without
-    it the list is read again. ``keep`` are the item's fields that are configuration; without it all
-    are but ``drop``, ``tags`` and the rest of what changes by itself. ``only`` leaves out items
-    that are nobody's to judge. ``tags`` is the item's field of tags, or a part's name.
+    ``detail`` describes an item where the list gives hardly more than names: its answer joins the
+    item. ``parts`` come after that. ``id`` and ``name`` are made of an item's fields: "{TrailARN}",
+    or "arn:{partition}:sqs:{region}:{account}:{name}" with what ``name`` gave.
+
+    ``again`` says how a single resource is read again, by "{id}" or by "{last}", what stands after
+    the last "/" or ":" of it: a call that lists it alone or, where ``detail`` knows the rest, the
+    fields of the item. Without it the list is read again.
+
+    ``keep`` are the item's fields that are configuration; without it all are but ``drop`` and
+    ``tags``. ``only`` leaves out items that are nobody's to judge. ``tags`` is the item's field of
+    tags, or the name of the part that has them.
     """
     kept, dropped = frozenset(keep), frozenset((*drop, tags))
 
+    def known_of(view: AwsView, region: str, item: Item) -> dict[str, Any]:
+        return {**_places(view, region), **item}
+
+    def id_of(view: AwsView, region: str, item: Item) -> str:
+        known = known_of(view, region, item)
+        return str(_filled(id, {**known, "name": _filled(name, known)}))
+
+    async def detailed(view: AwsView, region: str, item: Item) -> Item:
+        if detail is None:
+            return item
+        params = _filled(dict(detail.params), known_of(view, region, item))
+        answer = await view.get(detail.service, detail.operation, region, **params)
+        taken = part_of(answer, detail.take, detail.operation) if detail.take else answer
+        return {**item, **(taken[0] if isinstance(taken, list) else taken)}
+
     def shaped(view: AwsView, region: str, item: Item, read: Mapping[str, Any]) -> Resource:
-        known = {**_places(view, region), **item}
-        called = _filled(name, known)
         own = {
             key: value
             for key, value in item.items()
-            if (key in kept if kept else key not in dropped) and not key.startswith("_")
+            if (key in kept if kept else key not in dropped)
         }
         values = {key: value for key, value in read.items() if not isinstance(value, _Gap)}
         gaps = {key: value.why for key, value in read.items() if isinstance(value, _Gap)}
@@ -104,47 +123,63 @@ def listed(
         return view.resource(
             kind,
             region if regional else GLOBAL,
-            _filled(id, {**known, "name": called}),
-            called,
+            id_of(view, region, item),
+            str(_filled(name, known_of(view, region, item))),
             Config(in_order({**own, **values}), gaps),
             named or (),
         )
 
-    async def read_parts(view: AwsView, region: str, item: Item) -> Resource:
-        known = {**_places(view, region), **item}
+    async def read_whole(view: AwsView, region: str, listed_item: Item) -> Resource | None:
+        """The resource of an item; None where it is nobody's to judge. Raises ResourceGone."""
+        item = await detailed(view, region, listed_item)
+        if not only(item):
+            return None
+        known = known_of(view, region, item)
         read = await asyncio.gather(*(_part(view, region, part, known) for part in parts))
-        return shaped(
-            view, region, item, dict(zip((part.name for part in parts), read, strict=True))
-        )
+        names = (part.name for part in parts)
+        return shaped(view, region, item, dict(zip(names, read, strict=True)))
 
-    async def or_why_not(view: AwsView, region: str, item: Item) -> Resource | None:
+    async def whole_or_why_not(
+        view: AwsView, region: str, item: Item
+    ) -> Resource | CloudError | None:
         try:
-            return await read_parts(view, region, item)
+            return await read_whole(view, region, item)
         except ResourceGone:  # since it was listed
             return None
-
-    async def items(view: AwsView, region: str, call: Call, known: Mapping[str, Any]) -> list[Item]:
-        found = await _items(view, region, call, known)
-        return [item for item in found if only(item)]
+        except CloudError as error:
+            return error
 
     async def collect(view: AwsView, region: str) -> Found:
-        found = await items(view, region, every, _places(view, region))
-        resources = await asyncio.gather(*(or_why_not(view, region, item) for item in found))
-        return Found([resource for resource in resources if resource is not None])
+        items = await _items(view, region, every, _places(view, region))
+        found = await asyncio.gather(*(whole_or_why_not(view, region, item) for item in items))
+        missing = [one for one in found if isinstance(one, CloudError)]
+        return Found(
+            [one for one in found if isinstance(one, Resource)],
+            f"one {reason(missing[0])}" if missing else "",
+        )
 
     async def read(view: AwsView, resource_id: str, region: str) -> Resource:
         asked = view.source.regions[0] if region == GLOBAL else region
         last = resource_id.replace(":", "/").rpartition("/")[2]
         known = {**_places(view, asked), "id": resource_id, "last": last}
-        for item in await items(view, asked, one or every, known):
-            listed_as = {**_places(view, asked), **item}
-            if _filled(id, {**listed_as, "name": _filled(name, listed_as)}) == resource_id:
-                return await read_parts(view, asked, item)
-        raise ResourceGone(f"there is no {resource_id}", operation=(one or every).operation)
+        if isinstance(again, Mapping):
+            items: list[dict[str, Any]] = [_filled(dict(again), known)]
+        else:
+            items = await _items(view, asked, again or every, known)
+        for item in items:
+            if isinstance(again, Mapping) or id_of(view, asked, item) == resource_id:
+                found = await read_whole(view, asked, item)
+                if found is not None and found.id == resource_id:
+                    return found
+        raise ResourceGone(f"there is no {resource_id}", operation=every.operation)
 
-    calls = (every, *((one,) if one else ()), *(part.call for part in parts))
+    calls = [every, *([again] if isinstance(again, Call) else []), *([detail] if detail else [])]
     return Collector(
-        kind=kind, reads=_actions(calls), collect=collect, read=read, regional=regional
+        kind=kind,
+        reads=_actions([*calls, *(part.call for part in parts)]),
+        collect=collect,
+        read=read,
+        regional=regional,
     )
 
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -24,7 +24,7 @@ import orjson
 from tasks.clouds.azure_api import AzureApi
 from tasks.clouds.azure_graph import SharedGraph, permissions
 from tasks.clouds.transport import reason
-from tasks.errors import CloudError, Throttled
+from tasks.errors import CloudError, ResourceGone, Throttled
 from tasks.inventory import AzureSource
 from tasks.model import Account, Cloud, Config, Covered, Resource
 from tasks.snapshot import Seen
@@ -41,12 +41,42 @@ VOLATILE = frozenset({"etag", "provisioningState", "resourceGuid"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A child of a resource that rules read as a part of it: by its path below, with a call.
+
+    ``name`` is the part's in the configuration, which gets its properties; of ``many`` (a list) it
+    gets {"name", "properties"} each. ``absent`` are the error codes that say that there is none.
+    ``where`` says for which resources it is asked for at all: for others there is none.
+    """
+
+    name: str
+    path: str
+    api_version: str
+    many: bool = False
+    absent: tuple[str, ...] = ()
+    where: Callable[[Mapping[str, Any]], bool] = lambda _item: True
+
+    @property
+    def none(self) -> Any:
+        return [] if self.many else None
+
+    def read(self, type: str) -> str:
+        """The operation that reading it needs, below a resource of ``type``."""
+        _, extends, own = self.path.rpartition("/providers/")
+        if extends:
+            namespace, *rest = own.split("/")
+            return "/".join([namespace, *rest[::2], "read"])
+        return "/".join([type, *self.path.strip("/").split("/")[::2], "read"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Collector:
     """How one kind is read: the ARM type it has, and the top-level keys that are configuration.
 
     ``graph`` says that Resource Graph answers the kind fully: every property that a rule reads,
     with the value ARM gives it. ``around`` are the properties that say what hangs on one, for its
-    snapshots: of the volatile ones, those that a re-reading gives.
+    snapshots: of the volatile ones, those that a re-reading gives. ``parts`` are read by calls of
+    their own for each resource.
     """
 
     kind: str
@@ -56,6 +86,7 @@ class Collector:
     volatile: frozenset[str] = VOLATILE
     around: tuple[str, ...] = ()
     graph: bool = False
+    parts: tuple[Part, ...] = ()
 
     @property
     def read(self) -> str:
@@ -64,7 +95,7 @@ class Collector:
     @property
     def reads(self) -> tuple[str, ...]:
         """The Azure operations that listing and re-reading need."""
-        return (self.read,)
+        return tuple(dict.fromkeys((self.read, *(part.read(self.type) for part in self.parts))))
 
 
 COLLECTORS: Mapping[str, Collector] = {
@@ -166,8 +197,12 @@ async def _from_graph(
     by_kind: dict[str, list[Resource]] = {collector.kind: [] for collector in offered}
     for resource in found:
         by_kind[resource.kind].append(resource)
+    whole = await asyncio.gather(
+        *(_with_parts(api, collector, by_kind[collector.kind]) for collector in allowed)
+    )
     return {
-        one.kind: (by_kind[one.kind], Covered(EVERY_REGION, one.kind, ok=True)) for one in allowed
+        one.kind: (resources, Covered(EVERY_REGION, one.kind, ok=True))
+        for one, resources in zip(allowed, whole, strict=True)
     }, forbidden
 
 
@@ -189,7 +224,63 @@ async def _collect_one(
     except CloudError as error:
         covered = Covered(EVERY_REGION, collector.kind, ok=False, reason=reason(error))
         return [], covered
+    resources = await _with_parts(api, collector, resources)
     return resources, Covered(EVERY_REGION, collector.kind, ok=True)
+
+
+async def _with_parts(
+    api: AzureApi, collector: Collector, resources: list[Resource]
+) -> list[Resource]:
+    """The resources with the parts that calls of their own read; without those gone meanwhile."""
+    if not collector.parts:
+        return resources
+    whole = await asyncio.gather(
+        *(_whole(api, collector, one) for one in resources), return_exceptions=True
+    )
+    found = []
+    for one in whole:
+        if isinstance(one, BaseException) and not isinstance(one, ResourceGone):
+            raise one
+        if not isinstance(one, BaseException):
+            found.append(one)
+    return found
+
+
+async def _whole(api: AzureApi, collector: Collector, resource: Resource) -> Resource:
+    """The resource with its parts; one that cannot be read is a gap. Raises ResourceGone."""
+    read = await asyncio.gather(*(_part(api, part, resource) for part in collector.parts))
+    parts, gaps = resource.config.as_dict(), dict(resource.config.gaps)
+    for part, (value, gap) in zip(collector.parts, read, strict=True):
+        if gap:
+            gaps[part.name] = gap
+        else:
+            parts[part.name] = value
+    return replace(resource, config=Config(parts, gaps))
+
+
+async def _part(api: AzureApi, part: Part, resource: Resource) -> tuple[Any, str]:
+    """The part's value, or the reason why it could not be read."""
+    if not part.where(resource.config.as_dict()):
+        return part.none, ""
+    path = f"{resource.id}{part.path}"
+    try:
+        if not part.many:
+            return _properties(await api.get(path, part.api_version)), ""
+        items = [item async for item in api.items(path, part.api_version)]
+        named = [{"name": item["name"], "properties": _properties(item)} for item in items]
+        return settled(named, VOLATILE), ""
+    except ResourceGone as gone:
+        if gone.code not in part.absent:
+            raise
+        return part.none, ""
+    except CloudError as error:
+        return (part.none, "") if error.code in part.absent else (None, reason(error))
+    except (KeyError, TypeError):
+        return None, f"failed: {part.path} was described in a way that Suture cannot read"
+
+
+def _properties(item: Mapping[str, Any]) -> Any:
+    return settled(item["properties"], VOLATILE)
 
 
 async def read_one(api: AzureApi, subscription: str, kind: str, resource_id: str) -> Resource:
@@ -204,7 +295,7 @@ async def look(api: AzureApi, subscription: str, kind: str, resource_id: str) ->
     resource = _resource(subscription, collector, item)
     said = item.get("properties") or {}
     around = {part: settled(said[part], VOLATILE) for part in collector.around if part in said}
-    return Seen(resource, around)
+    return Seen(await _whole(api, collector, resource), around)
 
 
 def _from_row(subscription: str, row: dict[str, Any]) -> Resource:
@@ -220,7 +311,7 @@ def _from_row(subscription: str, row: dict[str, Any]) -> Resource:
 
 def _resource(subscription: str, collector: Collector, item: Any) -> Resource:
     try:
-        location = item["location"].lower().replace(" ", "")
+        location = item.get("location", EVERY_REGION).lower().replace(" ", "")
         config = {
             key: settled(item[key], collector.volatile) for key in collector.keys if key in item
         }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from tasks.errors import BadInput
 from tasks.model import Rule
-from tasks.rules.aws import ec2, iam, s3
+from tasks.rules.aws import ec2, iam, kms, s3
 from tasks.rules.azure import network, storage
 
 RULES: tuple[Rule, ...] = (
     *ec2.RULES,
     *s3.RULES,
     *iam.RULES,
+    *kms.RULES,
     *network.RULES,
     *storage.RULES,
 )

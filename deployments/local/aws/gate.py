@@ -18,6 +18,7 @@ from deployments.local.aws import calls, identities, sts
 from deployments.local.aws.calls import Call, Environ, Need
 from deployments.local.aws.cloudformation import Stacks
 from deployments.local.aws.errors import Refusal, Response, render
+from deployments.local.aws.gaps import Gaps
 from deployments.local.aws.identities import Caller, Identities
 from deployments.local.aws.listener import Hangup
 from deployments.local.aws.policy import (
@@ -56,6 +57,7 @@ class Gate:
         self.packed_bytes = sts.PACKED_BYTES
         self.identities = Identities(accounts)
         self._stacks = Stacks()
+        self._gaps = Gaps()
         self.trusts = Trusts(timedelta(seconds=propagation))
         self._dispatcher = DomainDispatcherApplication(create_backend_app)
         self._moto: dict[str, Any] = {}  # service -> moto's application for it
@@ -107,6 +109,8 @@ class Gate:
             _check_documents(call, name, bucket)
             if bucket is not None:
                 _check_bucket(call, name, bucket)
+            if self._gaps.fills(call, name):
+                return self._gaps.answer(call, name, uri, caller.account)
             before = _trust_before(call, name, caller.account)
             answer = self._forward(call, caller.account)
             if before and answer[0] < 400:
@@ -276,7 +280,10 @@ class Gate:
 
         environ = call.moto_environ(account)
         if call.model not in self._moto:  # moto would look the same thing up on every call
-            self._moto[call.model] = self._dispatcher.get_application(environ)
+            try:
+                self._moto[call.model] = self._dispatcher.get_application(environ)
+            except AttributeError:  # how moto says that it has no such service
+                raise Refusal("unknown action") from None
         chunks = self._moto[call.model](environ, start_response)
         body = b"".join(chunks)
         if hasattr(chunks, "close"):

@@ -21,6 +21,7 @@ from deployments.local.azure.graph import GraphOptions, ResourceGraph
 from deployments.local.azure.identity import FederatedCredentials, UserAssignedIdentities
 from deployments.local.azure.network import DefaultSecurityRules, SecurityGroups, SecurityRules
 from deployments.local.azure.operations import Operation
+from deployments.local.azure.plain import PlainKind
 from deployments.local.azure.protocol import (
     ArmError,
     ArmPath,
@@ -32,6 +33,7 @@ from deployments.local.azure.protocol import (
     parse_path,
     resource_not_found,
 )
+from deployments.local.azure.shapes import SHAPES
 from deployments.local.azure.storage import StorageAccounts
 from deployments.local.azure.tenant import Tenant
 
@@ -95,6 +97,7 @@ class ResourceManager:
             RoleDefinitions(tenant),
             UserAssignedIdentities(tenant),
             FederatedCredentials(tenant),
+            *(PlainKind(tenant, one) for one in SHAPES),
         )
         self.kinds: dict[str, ResourceKind] = {kind.type.lower(): kind for kind in kinds}
         self.groups = subscriptions.ResourceGroups(tenant, address)
@@ -296,6 +299,7 @@ class ResourceManager:
         extension = kind.type.lower() in EXTENSIONS
         depth = len(path.scope.strip("/").split("/")) if path.scope else 0
         wide = path.is_collection or kind is self.deployments
+        wide = wide or getattr(kind, "of_subscription", False)
         if not extension and depth != 4 and not (depth == 2 and wide):
             raise resource_not_found(path)
         if path.is_collection:
@@ -308,7 +312,7 @@ class ResourceManager:
                 kind.api_versions,
                 kind.type,
                 collection=kind.members,
-                paged=path.type_key in PAGED,
+                paged=path.type_key in PAGED or (isinstance(kind, PlainKind) and not nested),
             )
         return Route(
             f"{kind.type}/{VERBS[method]}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tasks.clouds.aws_kinds import ec2, iam, s3
+from tasks.clouds.aws_kinds import ec2, iam, kms, s3
 from tasks.clouds.aws_view import Collector
 
 COLLECTORS: Mapping[str, Collector] = {
@@ -13,5 +13,6 @@ COLLECTORS: Mapping[str, Collector] = {
         *ec2.COLLECTORS,
         *s3.COLLECTORS,
         *iam.COLLECTORS,
+        *kms.COLLECTORS,
     )
 }
