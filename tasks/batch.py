@@ -16,12 +16,13 @@ from typing import Any
 
 import psycopg
 
+from tasks import settings
 from tasks.clouds.budgets import Budgets
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.transport import Limits
 from tasks.inventory import load_inventory
 from tasks.model import Account, AccountScan
-from tasks.rules import RULES
+from tasks.rules import rules_of
 from tasks.rules.edition import EDITION
 from tasks.warehouse import claims, incremental, scans
 from tasks.warehouse.budgets import SharedBudgets
@@ -69,11 +70,12 @@ class BatchScanner:
     """Scans batches. Connections, role sessions and tokens live as long as it does.
 
     Use it as an asynchronous context manager, in one event loop. Raises BadInput where the
-    inventory cannot be read.
+    inventory or SUTURE_KINDS cannot be read.
     """
 
     def __init__(self, inventory: Path, request_seconds: float) -> None:
         self._inventory = inventory
+        self._rules = rules_of(settings.kinds())
         self._limits = Limits(request_seconds=request_seconds)
         self._turn = asyncio.Lock()
         self._open = AsyncExitStack()
@@ -113,6 +115,10 @@ class BatchScanner:
                 if not accounts:
                     return BatchResult(0)
                 return await self._scan(warehouse, order, accounts, turn)
+
+    def _all_begun(self, waiting: int) -> bool:
+        """Whether the accounts that a batch still waits for are all being read."""
+        return waiting <= self._limits.accounts
 
     async def _scan(
         self,
@@ -155,12 +161,12 @@ class BatchScanner:
         loader = asyncio.create_task(load_now_and_then())
         try:
             waiting = len(accounts)
-            if waiting <= self._limits.accounts:  # these begin all at once
+            if self._all_begun(waiting):
                 turn.close()
-            async with aclosing(self._scanner.scan_all(accounts, RULES)) as results:
+            async with aclosing(self._scanner.scan_all(accounts, self._rules)) as results:
                 async for result in results:
                     waiting -= 1
-                    if waiting <= self._limits.accounts:
+                    if self._all_begun(waiting):
                         turn.close()
                     seen.append(result)
                     if result.failed:

@@ -32,6 +32,7 @@ from tasks.errors import BadInput
 from tasks.inventory import load_inventory
 from tasks.model import Account, Finding
 from tasks.report import posture_page
+from tasks.rules import rules_of
 from tasks.runners import most_waiting, running
 from tasks.scan_processes import ScanProcesses
 from tasks.warehouse import claims, incremental, scans
@@ -99,9 +100,10 @@ def begin_scan(
     """Go on with a scan of the same accounts that was cut off; else discover them and begin one.
 
     A source that cannot be discovered is recorded as failed, and its accounts' findings stay.
-    Raises BadInput when ``wanted`` names an account that is not there.
+    Raises BadInput when ``wanted`` names an account, or SUTURE_KINDS a kind, that is not there.
     """
     log = get_run_logger()
+    rules_of(settings.kinds())  # a pattern that matches nothing is said before anything is asked
     if resume and (scan := _resumed(hold, wanted)) is not None:
         log.info("Going on with the scan %s: %d accounts are left", scan.id, scan.accounts)
         return scan

@@ -37,6 +37,15 @@ def scan_processes() -> int:
     return int(value)
 
 
+def kinds() -> tuple[str, ...]:
+    """``SUTURE_KINDS``: the kinds of resources to scan, "aws.s3.*,azure.storage.account"; else all.
+
+    Findings about other kinds stay as they are: nobody looks.
+    """
+    value = os.environ.get("SUTURE_KINDS", "")
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
 def task_runner() -> str:
     """``SUTURE_TASK_RUNNER``: threads, dask or ray; threads when it is not set."""
     value = os.environ.get("SUTURE_TASK_RUNNER", "") or TASK_RUNNERS[0]

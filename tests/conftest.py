@@ -10,6 +10,14 @@ import tempfile
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="suture-test-prefect-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
+# What the emulated fleets are scanned for: the kinds that their truth is written down for. Every
+# other row of the table is proved on resources of its own (tests/tasks/clouds/test_contract.py).
+os.environ["SUTURE_KINDS"] = ",".join(
+    (
+        *("aws.ec2.security_group", "aws.ec2.ebs_defaults", "aws.s3.bucket"),
+        *("aws.iam.password_policy", "azure.network.security_group", "azure.storage.account"),
+    )
+)
 
 from collections.abc import Iterator
 from itertools import count

@@ -374,7 +374,12 @@ class Demo:
         truth = json.loads(Path(self.stack.fleet["truth"]).read_text())
         planted = {(f["account"], f["rule"], f["resource"]) for f in truth["findings"]}
         with self.warehouse() as warehouse:
-            found = set(warehouse.execute("SELECT account, rule, resource FROM findings"))
+            found = set(
+                warehouse.execute(
+                    "SELECT account, rule, resource FROM findings WHERE kind = ANY(%s)",
+                    (truth["kinds"],),
+                )
+            )
         if missing := planted - found:
             self.problem(f"{len(missing)} planted findings were not found: {min(missing)}")
         if extra := found - planted:

@@ -23,6 +23,16 @@ from tasks.inventory import load_inventory
 
 ISSUER_KEY_ID = "suture-local"
 
+# What the truth is about; of other kinds an emulated account has what every new account has.
+PLANTED_KINDS = (
+    "aws.ec2.security_group",
+    "aws.ec2.ebs_defaults",
+    "aws.s3.bucket",
+    "aws.iam.password_policy",
+    "azure.network.security_group",
+    "azure.storage.account",
+)
+
 
 class Fleet:
     """An AWS organization, an Azure tenant, and the customer's own token endpoint.
@@ -99,10 +109,13 @@ class Fleet:
 
     @property
     def truth(self) -> dict[str, Any]:
-        """What was planted: the findings a full scan must report, and the accounts that fail."""
+        """What was planted: the findings of these kinds that a full scan must report, no more and
+        no less, and the accounts that fail. What else a scan finds was not planted on purpose.
+        """
         return {
             "findings": [*self._aws.truth, *self._azure.truth],
             "failing": {**self._aws.failing, **self._azure.failing},
+            "kinds": list(PLANTED_KINDS),
         }
 
     def _start_customer(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
+from tasks import settings
 from tasks.clouds import aws_collect, azure_collect
 from tasks.clouds.aws_api import AwsApi
 from tasks.clouds.aws_credentials import AwsKeyring, hub_account
@@ -283,9 +284,9 @@ class Scanner:
     def _rules_by_kind(self, cloud: Cloud, rules: Sequence[Rule] | None) -> dict[str, list[Rule]]:
         chosen = rules if rules is not None else self._rules
         if chosen is None:
-            from tasks.rules import RULES
+            from tasks.rules import rules_of
 
-            chosen = RULES
+            chosen = rules_of(settings.kinds())
         by_kind: dict[str, list[Rule]] = defaultdict(list)
         for rule in chosen:
             if rule.cloud is cloud:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SSH = "aws_ec2_security_group_ssh_not_open"
-RDP = "aws_ec2_security_group_rdp_not_open"
+from deployments.local.exposed import exposed_services
+
 ALL_PORTS = "aws_ec2_security_group_all_ports_not_open"
 PUBLIC_ACCESS = "aws_s3_bucket_public_access_blocked"
 VERSIONING = "aws_s3_bucket_versioning_enabled"
@@ -55,10 +55,17 @@ def _allow(
 
 
 def _group(
-    name: str, description: str, *ingress: Mapping[str, Any], fails: str = ""
+    name: str,
+    description: str,
+    *ingress: Mapping[str, Any],
+    opens: Sequence[tuple[str, int, int]] = (),
+    all_ports: bool = False,
 ) -> GroupVariant:
-    named = {"ssh": SSH, "rdp": RDP, "all": ALL_PORTS}
-    return GroupVariant(name, description, ingress, frozenset(named[one] for one in fails.split()))
+    """``opens`` are the ports that the whole internet may enter, by protocol, first and last."""
+    fails = {f"aws_ec2_security_group_{one}_not_open" for one in exposed_services(opens)}
+    return GroupVariant(
+        name, description, ingress, frozenset(fails | ({ALL_PORTS} if all_ports else set()))
+    )
 
 
 V4, V6, OFFICE = "0.0.0.0/0", "::/0", "10.0.0.0/8"
@@ -68,37 +75,55 @@ GROUPS = (
         "bastion",
         "jump host, opened while the VPN was down",
         _allow("tcp", 22, 22, V4, OFFICE, note="ssh"),
-        fails="ssh",
+        opens=[("tcp", 22, 22)],
     ),
-    _group("web", "public web servers", _allow("tcp", 443, 443, V4, V6), _allow("tcp", 80, 80, V4)),
-    _group("build", "build agents, IPv6 only", _allow("tcp", 22, 22, V6), fails="ssh"),
+    _group(
+        "web",
+        "public web servers",
+        _allow("tcp", 443, 443, V4, V6),
+        _allow("tcp", 80, 80, V4),
+        opens=[("tcp", 443, 443), ("tcp", 80, 80)],
+    ),
+    _group(
+        "build",
+        "build agents, IPv6 only",
+        _allow("tcp", 22, 22, V6),
+        opens=[("tcp", 22, 22)],
+    ),
     _group(
         "legacy-range",
         "old firewall rule, ports as they came",
         _allow("tcp", 20, 30, V4, OFFICE, note="ftp and friends"),
-        fails="ssh",
+        opens=[("tcp", 20, 30)],
     ),
     _group("private-ssh", "administration from the office", _allow("tcp", 22, 22, OFFICE)),
-    _group("desktops", "remote desktops", _allow("tcp", 3389, 3389, V4, V6), fails="rdp"),
+    _group(
+        "desktops",
+        "remote desktops",
+        _allow("tcp", 3389, 3389, V4, V6),
+        opens=[("tcp", 3389, 3389)],
+    ),
     _group(
         "migration",
         "lift and shift, to be tidied",
         _allow("-1", None, None, V4),
         _allow("-1", None, None, PEER_GROUP),
-        fails="ssh rdp all",
+        opens=[("-1", 0, 65535)],
+        all_ports=True,
     ),
     _group("database", "only from the application", _allow("tcp", 5432, 5432, PEER_GROUP)),
     _group(
         "windows-admin",
         "a vendor's wish list",
         _allow("tcp", 22, 3389, V4, "192.0.2.0/24"),
-        fails="ssh rdp",
+        opens=[("tcp", 22, 3389)],
     ),
     _group(
         "lab",
         "every tcp port",
         _allow("tcp", 0, 65535, V4, "172.16.0.0/12"),
-        fails="ssh rdp all",
+        opens=[("tcp", 0, 65535)],
+        all_ports=True,
     ),
     _group(
         "edge",
@@ -106,17 +131,34 @@ GROUPS = (
         _allow("tcp", 22, 22, PREFIX_LIST),
         _allow("icmp", -1, -1, V4),
     ),
-    _group("lab-v6", "tcp from one up, IPv6", _allow("tcp", 1, 65535, V6), fails="ssh rdp all"),
-    _group("voice", "every udp port", _allow("udp", 0, 65535, V4), fails="all"),
+    _group(
+        "lab-v6",
+        "tcp from one up, IPv6",
+        _allow("tcp", 1, 65535, V6),
+        opens=[("tcp", 1, 65535)],
+        all_ports=True,
+    ),
+    _group(
+        "voice",
+        "every udp port",
+        _allow("udp", 0, 65535, V4),
+        opens=[("udp", 0, 65535)],
+        all_ports=True,
+    ),
     _group(
         "mixed",
         "two mistakes in two rules",
         _allow("tcp", 22, 22, V4, note="temporary"),
         _allow("tcp", 3380, 3390, V6, "fd00::/8"),
         _allow("tcp", 8443, 8443, V4),
-        fails="ssh rdp",
+        opens=[("tcp", 22, 22), ("tcp", 3380, 3390), ("tcp", 8443, 8443)],
     ),
-    _group("resolver", "udp on an ssh number, harmless", _allow("udp", 22, 22, V4)),
+    _group(
+        "resolver",
+        "udp on an ssh number, harmless",
+        _allow("udp", 22, 22, V4),
+        opens=[("udp", 22, 22)],
+    ),
     _group(
         "half-world", "wide, and not the world", _allow("tcp", 22, 22, "128.0.0.0/1", "2000::/4")
     ),

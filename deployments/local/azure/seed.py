@@ -24,11 +24,10 @@ from deployments.local.azure.rbac import (
 )
 from deployments.local.azure.storage import ACCOUNT_TYPE, StorageAccount, default_properties
 from deployments.local.azure.tenant import ResourceGroup, ServicePrincipal, Subscription, Tenant
+from deployments.local.exposed import exposed_services
 from deployments.templates import remediator_permissions, scanner_permissions
 from tasks.model import Cloud
 
-SSH = "azure_network_security_group_ssh_not_open"
-RDP = "azure_network_security_group_rdp_not_open"
 ANY_PORT = "azure_network_security_group_any_port_not_open"
 HTTPS_ONLY = "azure_storage_account_https_only"
 PUBLIC_BLOBS = "azure_storage_account_public_blob_access_off"
@@ -79,89 +78,111 @@ class _Group:
     breaks: frozenset[str] = frozenset()
 
 
-def _group(name: str, *rules: Any, breaks: tuple[str, ...] = ()) -> _Group:
-    return _Group(name, rules, frozenset(breaks))
+def _group(
+    name: str,
+    *rules: Any,
+    opens: Sequence[tuple[str, int, int]] = (),
+    any_port: bool = False,
+) -> _Group:
+    """``opens`` are the ports that the whole internet may enter, by protocol, first and last."""
+    services = exposed_services(opens, azure=True)
+    breaks = {f"azure_network_security_group_{one}_not_open" for one in services}
+    return _Group(name, rules, frozenset(breaks | ({ANY_PORT} if any_port else set())))
 
 
 GROUPS = (
     # Open, one way each.
-    _group("ssh-star", _rule("AllowSsh", 100, "22"), breaks=(SSH,)),
-    _group("ssh-internet", _rule("Allow_22", 110, "22", "Internet", protocol="TCP"), breaks=(SSH,)),
-    _group("rdp-ipv4", _rule("AllowRdp", 120, "3389", "0.0.0.0/0"), breaks=(RDP,)),
-    _group("rdp-ipv6", _rule("AllowRdp6", 120, "3389", "::/0", protocol="*"), breaks=(RDP,)),
+    _group("ssh-star", _rule("AllowSsh", 100, "22"), opens=[("tcp", 22, 22)]),
+    _group(
+        "ssh-internet",
+        _rule("Allow_22", 110, "22", "Internet", protocol="TCP"),
+        opens=[("tcp", 22, 22)],
+    ),
+    _group("rdp-ipv4", _rule("AllowRdp", 120, "3389", "0.0.0.0/0"), opens=[("tcp", 3389, 3389)]),
+    _group(
+        "rdp-ipv6",
+        _rule("AllowRdp6", 120, "3389", "::/0", protocol="*"),
+        opens=[("-1", 3389, 3389)],
+    ),
     _group(
         "ssh-beside-legitimate",
         _rule("AllowAdmins", 200, "22", ["10.0.0.0/8", "0.0.0.0/0", "192.0.2.0/24"]),
-        breaks=(SSH,),
+        opens=[("tcp", 22, 22)],
     ),
     _group(
         "rdp-beside-legitimate6",
         _rule("AllowAdmins", 200, "3389", ["2001:db8::/32", "::/0"]),
-        breaks=(RDP,),
+        opens=[("tcp", 3389, 3389)],
     ),
     _group(
-        "ssh-in-range", _rule("AllowLegacy", 300, ["20-30", "443"], "Internet"), breaks=(SSH,)
+        "ssh-in-range",
+        _rule("AllowLegacy", 300, ["20-30", "443"], "Internet"),
+        opens=[("tcp", 20, 30), ("tcp", 443, 443)],
     ),
     _group(
         "both-in-lists",
         _rule("AllowTools", 300, ["22", "3300-3400"], "*", protocol="*"),
-        breaks=(SSH, RDP),
+        opens=[("-1", 22, 22), ("-1", 3300, 3400)],
     ),
     _group(
-        "all-ports", _rule("AllowAll", 400, "*", "*", protocol="*"), breaks=(SSH, RDP, ANY_PORT)
+        "all-ports",
+        _rule("AllowAll", 400, "*", "*", protocol="*"),
+        opens=[("-1", 0, 65535)],
+        any_port=True,
     ),
     _group(
         "all-ports-range",
         _rule("AllowAllRange", 400, "0-65535", "Internet", protocol="tcp"),
-        breaks=(SSH, RDP, ANY_PORT),
+        opens=[("tcp", 0, 65535)],
+        any_port=True,
     ),
     _group(
         "ssh-to-one-host",
         _rule("AllowBastion", 150, "22", "*", destination="10.1.0.4/32"),
-        breaks=(SSH,),
+        opens=[("tcp", 22, 22)],
     ),
     # Denied, but not wholly or not in time: still open.
     _group(
         "deny-comes-later",
         _rule("AllowSsh", 100, "22", "*"),
         _deny("DenySsh", 200, "22"),
-        breaks=(SSH,),
+        opens=[("tcp", 22, 22)],
     ),
     _group(
         "deny-other-protocol",
         _deny("DenyUdp", 100, "22", protocol="Udp"),
         _rule("AllowSsh", 200, "22", "Internet"),
-        breaks=(SSH,),
+        opens=[("tcp", 22, 22)],
     ),
     _group(
         "deny-some-sources",
         _deny("DenyPartner", 100, "3389", source="203.0.113.0/24"),
         _rule("AllowRdp", 200, "3389", "*"),
-        breaks=(RDP,),
+        opens=[("tcp", 3389, 3389)],
     ),
     _group(
         "deny-some-ports",
         _deny("DenySsh", 100, "22"),
         _rule("AllowRange", 200, "20-4000", "*"),
-        breaks=(RDP,),
+        opens=[("tcp", 20, 21), ("tcp", 23, 4000)],
     ),
     _group(
         "deny-some-hosts",
         _deny("DenyOneSubnet", 100, "22", destination="10.2.0.0/16"),
         _rule("AllowSsh", 200, "22", "*"),
-        breaks=(SSH,),
+        opens=[("tcp", 22, 22)],
     ),
     _group(
         "deny-some-source-ports",
         _deny("DenyOddPort", 100, "3389", source_port="53"),
         _rule("AllowRdp", 200, "3389", "*"),
-        breaks=(RDP,),
+        opens=[("tcp", 3389, 3389)],
     ),
     _group(
         "deny-one-family",
         _deny("DenyIpv6", 100, "22", source="::/0"),
         _rule("AllowSsh", 200, "22", "*"),
-        breaks=(SSH,),
+        opens=[("tcp", 22, 22)],
     ),
     # Denied wholly by a rule above: closed.
     _group("shadowed-ssh", _deny("DenySsh", 100, "22"), _rule("AllowSsh", 200, "22", "Internet")),
@@ -176,19 +197,25 @@ GROUPS = (
         _rule("AllowAdmin", 200, ["22", "3389"], "0.0.0.0/0"),
     ),
     # Closed for other reasons.
-    _group("https-only", _rule("AllowHttps", 100, "443", "Internet")),
-    _group("web-range", _rule("AllowWeb", 100, ["80", "443", "8000-8100"], "*", protocol="TCP")),
+    _group("https-only", _rule("AllowHttps", 100, "443", "Internet"), opens=[("tcp", 443, 443)]),
+    _group(
+        "web-range",
+        _rule("AllowWeb", 100, ["80", "443", "8000-8100"], "*", protocol="TCP"),
+        opens=[("tcp", 80, 80), ("tcp", 443, 443), ("tcp", 8000, 8100)],
+    ),
     _group("office-only", _rule("AllowOffice", 100, ["22", "3389"], ["198.51.100.0/24"])),
     _group("private-any", _rule("AllowPrivate", 100, "*", "10.0.0.0/8", protocol="*")),
     _group("vnet-tag", _rule("AllowVnet", 100, "22", "VirtualNetwork")),
-    _group(
-        "balancer-tag", _rule("AllowProbes", 100, "*", "AzureLoadBalancer", protocol="*")
-    ),
+    _group("balancer-tag", _rule("AllowProbes", 100, "*", "AzureLoadBalancer", protocol="*")),
     _group("outbound-only", _rule("AllowOut", 100, "22", "*", direction="Outbound")),
-    _group("udp-ssh", _rule("AllowUdp22", 100, "22", "*", protocol="Udp")),
+    _group("udp-ssh", _rule("AllowUdp22", 100, "22", "*", protocol="Udp"), opens=[("udp", 22, 22)]),
     _group("no-rules"),
-    _group("range-beside", _rule("AllowBeside", 100, ["23-3388", "3390-4000"], "Internet")),
-)  # fmt: skip
+    _group(
+        "range-beside",
+        _rule("AllowBeside", 100, ["23-3388", "3390-4000"], "Internet"),
+        opens=[("tcp", 23, 3388), ("tcp", 3390, 4000)],
+    ),
+)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import selectors
 from collections.abc import (
     AsyncIterator,
@@ -28,7 +29,7 @@ from deployments.local.fleet import Fleet
 from tasks.clouds import azure_write
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.aws_write import aws_client, credentials_of
-from tasks.clouds.azure_write import identity_options
+from tasks.clouds.azure_write import Arm, identity_options
 from tasks.clouds.gate import (
     CustomerCredentials,
     GateStatus,
@@ -43,12 +44,13 @@ from tasks.clouds.retrying import Patience
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.transport import Limits
 from tasks.inventory import AwsSource, AzureSource, HubCredentials, Inventory, load_inventory
-from tasks.model import Account, Cloud, Resource, Step
+from tasks.model import Account, Call, Cloud, Resource, Rule, Step
 from tasks.rules import rule
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Answer], AbstractAsyncContextManager[str]]
 
+REGION = "eu-central-1"
 # Short waits, so that what is retried or hangs does not make the tests hang.
 QUICK = Limits(
     connect_seconds=2,
@@ -283,6 +285,79 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
         patch.setenv("SUTURE_HUB_SECRET_ACCESS_KEY", told["aws"]["hub"]["secret_access_key"])
         patch.setenv("SUTURE_AZURE_CLIENT_SECRET", told["azure"]["scanner"]["client_secret"])
         yield Gated(fleet, load_inventory(told["inventory"]))
+
+
+@dataclass
+class Customer:
+    """The customer's administrator in one account and one subscription, who makes resources."""
+
+    gated: Gated
+    region: str = REGION
+    clients: dict[str, Any] = field(default_factory=dict)
+    arms: list[Arm] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        findings = self.gated.fleet.truth["findings"]
+        self.aws = next(one for one in findings if one["region"] == REGION)
+        self.azure = next(one for one in findings if one["cloud"] == "azure")
+
+    # --- what the examples' plant functions use --------------------------------------------------
+
+    @property
+    def account(self) -> str:
+        return str(self.aws["account"])
+
+    @property
+    def subscription(self) -> str:
+        return str(self.azure["account"])
+
+    @property
+    def group(self) -> str:
+        """The resource group that things are planted in, as an ARM id."""
+        return str(self.azure["resource"].partition("/providers/")[0])
+
+    def client(self, service: str) -> Any:
+        """A boto3 client with the administrator's keys."""
+        if service not in self.clients:
+            source, keys = self.gated.inventory.aws[0], self.gated.admin_keys(self.account)
+            region = "us-east-1" if service in {"iam", "cloudfront"} else REGION
+            self.clients[service] = aws_client(source, service, region, keys)
+        return self.clients[service]
+
+    @property
+    def arm(self) -> Arm:
+        if not self.arms:
+            credential = self.gated.customer(self.azure).azure
+            assert credential is not None
+            self.arms.append(Arm(self.gated.inventory.azure[0], self.subscription, credential))
+        return self.arms[0]
+
+    def put(self, path: str, version: str, body: Mapping[str, Any]) -> str:
+        """Make a resource in the resource group: "Microsoft.Storage/storageAccounts/name"."""
+        target = path if path.startswith("/") else f"{self.group}/providers/{path}"
+        self.arm.write(Call(Cloud.AZURE, version, "PUT", dict(body), target), None)
+        return target.lower()
+
+    def write(self, method: str, target: str, version: str, body: Mapping[str, Any]) -> None:
+        self.arm.write(Call(Cloud.AZURE, version, method, dict(body), target), "")
+
+    # --- what the tests use ----------------------------------------------------------------------
+
+    def plant(self, table: Any, row: Rule, config: Mapping[str, Any]) -> dict[str, str]:
+        """A resource with this configuration; returns it as a finding of the rule."""
+        known = table.kinds[row.kind]
+        made = known["plant"](self, copy.deepcopy(dict(config)))
+        where = self.aws if row.cloud is Cloud.AWS else self.azure
+        region = {"region": known["region"]} if "region" in known else {}
+        return {**where, "rule": row.id, "resource": made, **region}
+
+
+@pytest.fixture(scope="module")
+def customer(gated: Gated) -> Iterator[Customer]:
+    made = Customer(gated)
+    yield made
+    for client in (*made.clients.values(), *made.arms):
+        client.close()
 
 
 class _AtOnce:

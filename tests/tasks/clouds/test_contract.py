@@ -7,9 +7,7 @@ its reach, and so is every other write of the table.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +15,14 @@ import pytest
 
 from deployments.local.aws.policy import Request, decide
 from tasks.clouds.authorization import GRAINS, reach
-from tasks.clouds.aws_write import aws_client
-from tasks.clouds.azure_write import Arm
 from tasks.clouds.remediator import apply_all
 from tasks.clouds.session_policy import permission_of, permissions
 from tasks.errors import AccessRefused, CloudError
-from tasks.model import Call, Cloud, Resource, Rule, Step, Verdict
+from tasks.model import Cloud, Resource, Rule, Step, Verdict
 from tasks.rules import RULES
 
 if TYPE_CHECKING:
-    from tests.tasks.clouds.conftest import Gated
+    from tests.tasks.clouds.conftest import Customer, Gated
 
 pytestmark = [pytest.mark.slow, pytest.mark.attack]
 
@@ -37,79 +33,6 @@ fixing = pytest.mark.parametrize(
 guided = pytest.mark.parametrize(
     "row", [one for one in RULES if one.fix is None], ids=lambda one: one.id
 )
-
-
-@dataclass
-class Customer:
-    """The customer's administrator in one account and one subscription, who makes resources."""
-
-    gated: Gated
-    region: str = REGION
-    clients: dict[str, Any] = field(default_factory=dict)
-    arms: list[Arm] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        findings = self.gated.fleet.truth["findings"]
-        self.aws = next(one for one in findings if one["region"] == REGION)
-        self.azure = next(one for one in findings if one["cloud"] == "azure")
-
-    # --- what the examples' plant functions use --------------------------------------------------
-
-    @property
-    def account(self) -> str:
-        return str(self.aws["account"])
-
-    @property
-    def subscription(self) -> str:
-        return str(self.azure["account"])
-
-    @property
-    def group(self) -> str:
-        """The resource group that things are planted in, as an ARM id."""
-        return str(self.azure["resource"].partition("/providers/")[0])
-
-    def client(self, service: str) -> Any:
-        """A boto3 client with the administrator's keys."""
-        if service not in self.clients:
-            source, keys = self.gated.inventory.aws[0], self.gated.admin_keys(self.account)
-            region = "us-east-1" if service in {"iam", "cloudfront"} else REGION
-            self.clients[service] = aws_client(source, service, region, keys)
-        return self.clients[service]
-
-    @property
-    def arm(self) -> Arm:
-        if not self.arms:
-            credential = self.gated.customer(self.azure).azure
-            assert credential is not None
-            self.arms.append(Arm(self.gated.inventory.azure[0], self.subscription, credential))
-        return self.arms[0]
-
-    def put(self, path: str, version: str, body: Mapping[str, Any]) -> str:
-        """Make a resource in the resource group: "Microsoft.Storage/storageAccounts/name"."""
-        target = path if path.startswith("/") else f"{self.group}/providers/{path}"
-        self.arm.write(Call(Cloud.AZURE, version, "PUT", dict(body), target), None)
-        return target.lower()
-
-    def write(self, method: str, target: str, version: str, body: Mapping[str, Any]) -> None:
-        self.arm.write(Call(Cloud.AZURE, version, method, dict(body), target), "")
-
-    # --- what the tests use ----------------------------------------------------------------------
-
-    def plant(self, table: Any, row: Rule, config: Mapping[str, Any]) -> dict[str, str]:
-        """A resource with this configuration; returns it as a finding of the rule."""
-        known = table.kinds[row.kind]
-        made = known["plant"](self, copy.deepcopy(dict(config)))
-        where = self.aws if row.cloud is Cloud.AWS else self.azure
-        region = {"region": known["region"]} if "region" in known else {}
-        return {**where, "rule": row.id, "resource": made, **region}
-
-
-@pytest.fixture(scope="module")
-def customer(gated: Gated) -> Iterator[Customer]:
-    made = Customer(gated)
-    yield made
-    for client in (*made.clients.values(), *made.arms):
-        client.close()
 
 
 @pytest.fixture(autouse=True)

@@ -13,12 +13,13 @@ from aiohttp import web
 
 from deployments.local.aws.server import EmulatedAws
 from deployments.local.azure.server import EmulatedAzure
+from tasks import settings
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.transport import Limits
 from tasks.errors import BadInput, CloudTimeout, MissingData, ResourceGone
 from tasks.inventory import AwsSource, AzureSource, HubCredentials, Inventory
 from tasks.model import Account, AccountScan, Cloud, Resource, Rule, Severity, Verdict
-from tasks.rules import RULES
+from tasks.rules import rules_of
 
 
 def a_rule(kind: str = "aws.ec2.ebs_defaults", **changes: Any) -> Rule:
@@ -87,7 +88,7 @@ async def test_scan_finds_exactly_what_was_planted(
     ]
     assert sorted(tuple(sorted(failure.items())) for failure in failures) == truth
     assert {finding["rule"] for finding in (*aws.truth, *azure.truth)} == {
-        rule.id for rule in RULES
+        rule.id for rule in rules_of(settings.kinds())
     }
 
 
