@@ -280,11 +280,18 @@ def rules(
     cloud: CloudOption = None,
     service: Annotated[str, typer.Option(help="Only this service, such as ec2.")] = "",
     severity: SeverityOption = None,
+    aka: Annotated[
+        str, typer.Option(help="Only what others call so, or a control: cis-aws-6.0:6.3.")
+    ] = "",
+    fix: Annotated[
+        bool | None, typer.Option("--fix/--guided", help="Only with a fix, or guided only.")
+    ] = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """List the rule table: what is looked for, and what can be fixed.
 
-    As JSON also what each rule reads and writes, which events touch it, and its other names.
+    As JSON also what each rule reads and writes, which events touch it, its other names, and
+    whether the emulated cloud proves it in full.
     """
     from tasks.rules import RULES
 
@@ -303,13 +310,17 @@ def rules(
             "writes": list(rule.writes),
             "events": list(rule.events),
             "aka": list(rule.aka),
+            "controls": list(rule.controls),
+            "proved": rule.proved,
         }
         for rule in RULES
         if cloud in (None, rule.cloud.value)
         and service in ("", rule.service)
         and severity in (None, rule.severity.value)
+        and (not aka or any(aka in name for name in rule.aka))
+        and fix in (None, rule.fix is not None)
     ]
-    show(rows, ("id", "severity", "title", "inputs"), form, whole="id")
+    show(rows, ("id", "severity", "fix", "title", "inputs"), form, whole="id")
 
 
 @app.command()

@@ -268,7 +268,8 @@ class Rule:
     raise MissingData; ``judge`` turns that into unknown. ``reads`` and ``writes`` are permissions,
     from which roles and session policies are generated; ``writes`` covers the undo too. ``events``
     are control-plane operations that may change the verdict. ``undone`` is the resource as the undo
-    leaves it, where a cloud has no way all the way back.
+    leaves it, where a cloud has no way all the way back. ``proved`` says that the emulated cloud
+    can do what the row needs, so that it is proved there in full.
     """
 
     id: str
@@ -283,6 +284,7 @@ class Rule:
     events: tuple[str, ...]
     aka: tuple[str, ...] = ()
     undone: Callable[[Resource], Resource] = as_it_was
+    proved: bool = True
     guide: str
 
     @property
@@ -292,6 +294,11 @@ class Rule:
     @property
     def service(self) -> str:
         return self.kind.split(".")[1]
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The benchmark controls it answers, such as cis-aws-6.0:6.3."""
+        return tuple(name for name in self.aka if name.startswith("cis-"))
 
     def judge(self, resource: Resource) -> tuple[Verdict, str]:
         """The verdict on one resource and, for unknown, the reason."""

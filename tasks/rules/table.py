@@ -51,6 +51,19 @@ def _problems(rule: Rule) -> Iterable[str]:
             yield f"the input {one.name} has no known kind or no label"
 
 
+def counts(rules: Sequence[Rule]) -> str:
+    """How many rules there are, in a sentence for the README."""
+    azure = sum(one.cloud is Cloud.AZURE for one in rules)
+    fixing = sum(one.fix is not None for one in rules)
+    proved = sum(one.proved for one in rules)
+    unproved = len(rules) - proved
+    return (
+        f"{len(rules)} rules, {len(rules) - azure} on AWS and {azure} on Azure; {fixing} with a "
+        f"fix and its undo, {len(rules) - fixing} guided only. {proved} are proved on the emulated "
+        f"clouds, {unproved} are not.\n"
+    )
+
+
 def markdown_table(rules: Iterable[Rule]) -> str:
     """The table for the README: id, severity, title, fix and undo, inputs."""
     rows = [
@@ -67,3 +80,11 @@ def _remedy(rule: Rule) -> str:
 
 def _inputs(rule: Rule) -> str:
     return ", ".join(f"`{one.name}`" for one in rule.inputs) or "none"
+
+
+def readme_section(rules: Sequence[Rule]) -> str:
+    """What the README says of the table, between its two marks."""
+    return (
+        f"\n{counts(rules)}\n<details><summary>All of them</summary>\n\n"
+        f"{markdown_table(rules)}\n</details>\n\n"
+    )

@@ -111,7 +111,7 @@ def test_rules_as_json_are_the_whole_table() -> None:
     first = rows[0]
     assert {
         *("id", "cloud", "service", "kind", "severity", "title", "fix", "undo"),
-        *("inputs", "reads", "writes", "events", "aka"),
+        *("inputs", "reads", "writes", "events", "aka", "controls", "proved"),
     } <= set(first)
     assert first["fix"] is True
     assert first["inputs"] == ["allowed_cidrs"]
@@ -127,6 +127,13 @@ def test_rules_can_be_narrowed() -> None:
     }
     assert ids("--severity", "critical") == {r.id for r in RULES if r.severity == "critical"}
     assert ids("--service", "none-such") == set()
+    assert ids("--aka", "cloudsploit:openSSH") == {
+        "aws_ec2_security_group_ssh_not_open",
+        "azure_network_security_group_ssh_not_open",
+    }
+    assert "azure_network_security_group_http_not_open" in ids("--aka", "cis-azure-5.0:7.4")
+    assert ids("--fix") == {rule.id for rule in RULES if rule.fix is not None}
+    assert ids("--guided") == {rule.id for rule in RULES if rule.fix is None}
 
 
 def test_rules_as_a_table_into_a_pipe_are_one_line_each() -> None:

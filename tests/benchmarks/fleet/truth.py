@@ -1,6 +1,6 @@
 """How many findings the simulated fleet holds, worked out from what the simulator made up.
 
-Suture's eight rules for AWS in the fewest words, written apart from them on purpose.
+Suture's rules for what it holds in the fewest words, written apart from them on purpose.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from functools import cache
 from typing import Any
 
 from simulator import SERVE
+
+from deployments.local.exposed import exposed_services
 
 sys.path.append(str(SERVE.parent))
 
@@ -38,26 +40,26 @@ def _in_groups_and_settings(kind: int, made: fleet_aws.AwsFleet) -> int:
         for region in made.regions
         for group in fleet_aws.security_groups(made, fleet_aws.ACCOUNT, region, kind)
     ]
-    opened = sum(_open(group, port) for group in groups for port in (22, 3389, None))
+    opened = sum(map(_open_doors, groups))
     unencrypted = 0 if fleet_aws.ebs_encrypted(fleet_aws.ACCOUNT, kind) else len(made.regions)
     policy = fleet_aws.password_policy(fleet_aws.ACCOUNT, kind)
     return opened + unencrypted + (policy is None or policy["MinimumPasswordLength"] < 14)
 
 
-def _open(group: Mapping[str, Any], port: int | None) -> bool:
-    """Whether the internet reaches TCP ``port``, or every port when it is None."""
+def _open_doors(group: Mapping[str, Any]) -> int:
+    """How many services the internet reaches, and one more where it reaches every port."""
+    doors = []
     for permission in group["IpPermissions"]:
         sources = {one["CidrIp"] for one in permission["IpRanges"]}
         sources |= {one["CidrIpv6"] for one in permission["Ipv6Ranges"]}
-        if not sources & INTERNET:
-            continue
-        if permission["IpProtocol"] == "-1":
-            return True
-        if permission["IpProtocol"] == "tcp":
-            first, last = permission["FromPort"], permission["ToPort"]
-            if (first <= port <= last) if port else (first <= 1 and last == 65535):
-                return True
-    return False
+        if sources & INTERNET:
+            first, last = permission.get("FromPort", 0), permission.get("ToPort", 65535)
+            doors.append((permission["IpProtocol"], first, last))
+    whole = any(
+        protocol in ("tcp", "udp", "-1") and first <= 1 and last == 65535
+        for protocol, first, last in doors
+    )
+    return len(exposed_services(doors)) + whole
 
 
 @cache
