@@ -70,12 +70,12 @@ class BatchScanner:
     """Scans batches. Connections, role sessions and tokens live as long as it does.
 
     Use it as an asynchronous context manager, in one event loop. Raises BadInput where the
-    inventory or SUTURE_KINDS cannot be read.
+    inventory or SUTURE_RULES cannot be read.
     """
 
     def __init__(self, inventory: Path, request_seconds: float) -> None:
         self._inventory = inventory
-        self._rules = rules_of(settings.kinds())
+        self._rules = rules_of(settings.rules())
         self._limits = Limits(request_seconds=request_seconds)
         self._turn = asyncio.Lock()
         self._open = AsyncExitStack()

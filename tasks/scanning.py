@@ -100,10 +100,10 @@ def begin_scan(
     """Go on with a scan of the same accounts that was cut off; else discover them and begin one.
 
     A source that cannot be discovered is recorded as failed, and its accounts' findings stay.
-    Raises BadInput when ``wanted`` names an account, or SUTURE_KINDS a kind, that is not there.
+    Raises BadInput when ``wanted`` names an account, or SUTURE_RULES a rule, that is not there.
     """
     log = get_run_logger()
-    rules_of(settings.kinds())  # a pattern that matches nothing is said before anything is asked
+    rules_of(settings.rules())  # a pattern that matches nothing is said before anything is asked
     if resume and (scan := _resumed(hold, wanted)) is not None:
         log.info("Going on with the scan %s: %d accounts are left", scan.id, scan.accounts)
         return scan

@@ -37,12 +37,12 @@ def scan_processes() -> int:
     return int(value)
 
 
-def kinds() -> tuple[str, ...]:
-    """``SUTURE_KINDS``: the kinds of resources to scan, "aws.s3.*,azure.storage.account"; else all.
+def rules() -> tuple[str, ...]:
+    """``SUTURE_RULES``: the rules that scans judge by, "aws_s3_*,azure_*_minimum_tls"; else all.
 
-    Findings about other kinds stay as they are: nobody looks.
+    Findings of other rules stay as they are: nobody looks.
     """
-    value = os.environ.get("SUTURE_KINDS", "")
+    value = os.environ.get("SUTURE_RULES", "")
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 

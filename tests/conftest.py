@@ -10,12 +10,16 @@ import tempfile
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="suture-test-prefect-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
-# What the emulated fleets are scanned for: the kinds that their truth is written down for. Every
+# What the emulated fleets are judged by: the rules that their truth is written down for. Every
 # other row of the table is proved on resources of its own (tests/tasks/clouds/test_contract.py).
-os.environ["SUTURE_KINDS"] = ",".join(
+os.environ["SUTURE_RULES"] = ",".join(
     (
-        *("aws.ec2.security_group", "aws.ec2.ebs_defaults", "aws.s3.bucket"),
-        *("aws.iam.password_policy", "azure.network.security_group", "azure.storage.account"),
+        *("aws_ec2_security_group_*_not_open", "aws_ec2_ebs_encrypted_by_default"),
+        *("aws_s3_bucket_public_access_blocked", "aws_s3_bucket_versioning_enabled"),
+        *("aws_s3_bucket_tls_only", "aws_iam_password_policy_length"),
+        "azure_network_security_group_*_not_open",
+        *("azure_storage_account_https_only", "azure_storage_account_public_blob_access_off"),
+        "azure_storage_account_minimum_tls",
     )
 )
 

@@ -376,8 +376,8 @@ class Demo:
         with self.warehouse() as warehouse:
             found = set(
                 warehouse.execute(
-                    "SELECT account, rule, resource FROM findings WHERE kind = ANY(%s)",
-                    (truth["kinds"],),
+                    "SELECT account, rule, resource FROM findings WHERE rule = ANY(%s)",
+                    (truth["rules"],),
                 )
             )
         if missing := planted - found:

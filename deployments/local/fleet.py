@@ -20,17 +20,19 @@ from deployments.local.azure.server import EmulatedAzure
 from deployments.local.customer import EmulatedCustomer
 from tasks.clouds.issuer import generate_key
 from tasks.inventory import load_inventory
+from tasks.rules import rules_of
 
 ISSUER_KEY_ID = "suture-local"
 
-# What the truth is about; of other kinds an emulated account has what every new account has.
-PLANTED_KINDS = (
-    "aws.ec2.security_group",
-    "aws.ec2.ebs_defaults",
-    "aws.s3.bucket",
-    "aws.iam.password_policy",
-    "azure.network.security_group",
-    "azure.storage.account",
+# What the truth is about: the findings of these rules were planted. By others a scan finds what
+# such resources have that nobody thought of.
+PLANTED = (
+    *("aws_ec2_security_group_*_not_open", "aws_ec2_ebs_encrypted_by_default"),
+    *("aws_s3_bucket_public_access_blocked", "aws_s3_bucket_versioning_enabled"),
+    *("aws_s3_bucket_tls_only", "aws_iam_password_policy_length"),
+    "azure_network_security_group_*_not_open",
+    *("azure_storage_account_https_only", "azure_storage_account_public_blob_access_off"),
+    "azure_storage_account_minimum_tls",
 )
 
 
@@ -109,13 +111,13 @@ class Fleet:
 
     @property
     def truth(self) -> dict[str, Any]:
-        """What was planted: the findings of these kinds that a full scan must report, no more and
-        no less, and the accounts that fail. What else a scan finds was not planted on purpose.
+        """What was planted: the findings of these rules that a full scan must report, no more and
+        no less, and the accounts that fail.
         """
         return {
             "findings": [*self._aws.truth, *self._azure.truth],
             "failing": {**self._aws.failing, **self._azure.failing},
-            "kinds": list(PLANTED_KINDS),
+            "rules": [one.id for one in rules_of(PLANTED)],
         }
 
     def _start_customer(self) -> None:

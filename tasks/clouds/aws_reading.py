@@ -135,8 +135,9 @@ def listed(
         if not only(item):
             return None
         known = known_of(view, region, item)
-        read = await asyncio.gather(*(_part(view, region, part, known) for part in parts))
-        names = (part.name for part in parts)
+        asked = [part for part in parts if part.name == tags or view.needs(part.call.action)]
+        read = await asyncio.gather(*(_part(view, region, part, known) for part in asked))
+        names = (part.name for part in asked)
         return shaped(view, region, item, dict(zip(names, read, strict=True)))
 
     async def whole_or_why_not(
@@ -194,8 +195,9 @@ def settings(
     async def read(view: AwsView, _id: str, region: str) -> Resource:
         asked = view.source.regions[0] if region == GLOBAL else region
         known = _places(view, asked)
-        read = await asyncio.gather(*(_part(view, asked, part, known) for part in parts))
-        found = dict(zip((part.name for part in parts), read, strict=True))
+        wanted = [part for part in parts if view.needs(part.call.action)]
+        read = await asyncio.gather(*(_part(view, asked, part, known) for part in wanted))
+        found = dict(zip((part.name for part in wanted), read, strict=True))
         if len(found) == 1 and isinstance(one := next(iter(found.values())), _Gap):
             raise one.error  # nothing was read at all
         return view.resource(

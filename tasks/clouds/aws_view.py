@@ -21,7 +21,8 @@ GLOBAL = "global"
 class AwsView:
     """AwsApi with account and credentials filled in.
 
-    ``slots_free`` bounds how many calls of this account are in flight.
+    ``slots_free`` bounds how many calls of this account are in flight. ``needed`` are the reads of
+    the rules in force: parts that none of them needs are not asked for. None: all are.
     """
 
     api: AwsApi
@@ -29,6 +30,10 @@ class AwsView:
     account: str
     credentials: AwsCredentials
     slots_free: asyncio.Semaphore
+    needed: frozenset[str] | None = None
+
+    def needs(self, action: str) -> bool:
+        return self.needed is None or action in self.needed
 
     async def get(self, service: str, operation: str, region: str, **params: Any) -> dict[str, Any]:
         async with self.slots_free:

@@ -9,7 +9,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -183,7 +183,7 @@ class Scanner:
     ) -> AccountScan:
         try:
             async with self._free_slots, asyncio.timeout(self._limits.account_seconds):
-                resources, coverage = await self._collect(account, list(by_kind), graph)
+                resources, coverage = await self._collect(account, by_kind, graph)
         except TimeoutError:
             return AccountScan(account, failed=self._out_of_time())
         except (SutureError, OSError) as error:
@@ -237,12 +237,19 @@ class Scanner:
             raise CloudTimeout(self._out_of_time()) from None
 
     async def _collect(
-        self, account: Account, kinds: Sequence[str], graph: SharedGraph[Resource] | None
+        self,
+        account: Account,
+        by_kind: Mapping[str, list[Rule]],
+        graph: SharedGraph[Resource] | None,
     ) -> tuple[list[Resource], list[Covered]]:
+        needed = frozenset(
+            read for rules in by_kind.values() for one in rules for read in one.reads
+        )
         if account.cloud is Cloud.AWS:
-            return await aws_collect.collect(await self._view(account), kinds)
+            view = replace(await self._view(account), needed=needed)
+            return await aws_collect.collect(view, by_kind)
         api = await self._open_azure(self._source(account, AzureSource))
-        return await azure_collect.collect(api, account.id, kinds, graph)
+        return await azure_collect.collect(api, account.id, by_kind, graph)
 
     async def _view(self, account: Account) -> AwsView:
         source = self._source(account, AwsSource)
@@ -286,7 +293,7 @@ class Scanner:
         if chosen is None:
             from tasks.rules import rules_of
 
-            chosen = rules_of(settings.kinds())
+            chosen = rules_of(settings.rules())
         by_kind: dict[str, list[Rule]] = defaultdict(list)
         for rule in chosen:
             if rule.cloud is cloud:

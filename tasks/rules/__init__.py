@@ -32,19 +32,18 @@ def rule(rule_id: str) -> Rule:
         ) from None
 
 
-def rules_of(kinds: Sequence[str]) -> tuple[Rule, ...]:
-    """The rules about kinds that match one of the patterns ("aws.s3.*"); none: the whole table.
+def rules_of(patterns: Sequence[str]) -> tuple[Rule, ...]:
+    """The rules whose ids match one of the patterns ("aws_s3_*"); the whole table without any.
 
-    Raises BadInput for a pattern that no kind matches.
+    Raises BadInput for a pattern that no rule matches.
     """
-    known = {one.kind for one in RULES}
-    for pattern in kinds:
-        if not any(fnmatchcase(kind, pattern) for kind in known):
+    for pattern in patterns:
+        if not any(fnmatchcase(rule_id, pattern) for rule_id in _BY_ID):
             raise BadInput(
-                "SUTURE_KINDS",
-                f"{pattern} matches no kind of resource.",
-                f"There are {', '.join(sorted(known))}.",
+                "SUTURE_RULES", f"{pattern} matches no rule.", "List them with: suture rules"
             )
     return tuple(
-        one for one in RULES if not kinds or any(fnmatchcase(one.kind, kind) for kind in kinds)
+        one
+        for one in RULES
+        if not patterns or any(fnmatchcase(one.id, pattern) for pattern in patterns)
     )

@@ -30,7 +30,7 @@ def a_rule(kind: str = "aws.ec2.ebs_defaults", **changes: Any) -> Rule:
         "title": "t",
         "passes": lambda _resource: True,
         "fix": None,
-        "reads": (),
+        "reads": ("ec2:GetEbsEncryptionByDefault",),
         "writes": (),
         "events": (),
         "guide": "g",
@@ -88,7 +88,7 @@ async def test_scan_finds_exactly_what_was_planted(
     ]
     assert sorted(tuple(sorted(failure.items())) for failure in failures) == truth
     assert {finding["rule"] for finding in (*aws.truth, *azure.truth)} == {
-        rule.id for rule in rules_of(settings.kinds())
+        rule.id for rule in rules_of(settings.rules())
     }
 
 
