@@ -41,6 +41,7 @@ class Job:
     calls_at_once: int
     connections: int
     cache: str = ""  # a folder for environments of their own
+    rules: str = ""  # the rules in force, for Suture; all of them, unless said
 
     @property
     def endpoint(self) -> str:

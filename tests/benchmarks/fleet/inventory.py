@@ -31,4 +31,11 @@ def write_inventory(job: Job) -> Iterator[tuple[Path, dict[str, str]]]:
         path = Path(folder) / "inventory.yaml"
         with path.open("w", encoding="utf-8") as file:
             YAML(typ="safe").dump({"suture": 1, "aws": [source]}, file)
-        yield path, {KEY_ID: hub["access_key_id"], SECRET: hub["secret_access_key"]}
+        yield (
+            path,
+            {
+                KEY_ID: hub["access_key_id"],
+                SECRET: hub["secret_access_key"],
+                "SUTURE_RULES": job.rules,
+            },
+        )

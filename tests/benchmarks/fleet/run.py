@@ -38,6 +38,14 @@ HERE = Path(__file__).parent
 CACHE = HERE.parents[2] / "build" / "benchmark"
 CALLS = 50  # of a scan of one account
 FULL, QUICK = (100, 1_000, 10_000), (300,)
+# The rules whose reading is those 50 calls, which the floors and the peers make as well.
+RULES = ",".join(
+    (
+        *("aws_ec2_security_group_*_not_open", "aws_ec2_ebs_encrypted_by_default"),
+        *("aws_s3_bucket_public_access_blocked", "aws_s3_bucket_versioning_enabled"),
+        *("aws_s3_bucket_tls_only", "aws_iam_password_policy_length"),
+    )
+)
 WARM_UP = 64  # accounts: the simulator makes its answers when they are first asked for
 
 
@@ -46,8 +54,8 @@ class Contender:
     """``most`` accounts are given to it, however many the run has; ``calls`` an account, if exact.
 
     ``at_once`` multiplies the accounts in flight, for one that would else wait for the limits.
-    ``judges``: it finds exactly what the simulated fleet holds of Suture's eight rules. A ``peer``
-    is somebody else's program in an environment of its own.
+    ``judges``: it finds exactly what the simulated fleet holds of those rules. A ``peer`` is
+    somebody else's program in an environment of its own. ``rules`` are the ones in force.
     """
 
     name: str
@@ -58,6 +66,12 @@ class Contender:
     judges: bool = False
     peer: bool = False
     seconds: float = 900
+    rules: str = RULES
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is in a run of less than a minute."""
+        return not self.peer and self.rules == RULES
 
 
 CONTENDERS = (
@@ -65,6 +79,8 @@ CONTENDERS = (
     Contender(name="floor-b", script="floor_b.py", at_once=2),
     Contender(name="suture", script="suture_flow.py", judges=True),
     Contender(name="suture-engine", script="suture_engine.py", most=1_000, judges=True),
+    # Every row of the table; what the simulated accounts hold of other kinds is nothing.
+    Contender(name="suture-table", script="suture_engine.py", most=1_000, calls=None, rules=""),
     Contender(name="boto3", script="boto3_clients.py", most=100),
     Contender(
         name="c7n-org", script="peer_c7n_org.py", most=10, calls=None, judges=True, peer=True
@@ -150,7 +166,7 @@ def chosen(given: argparse.Namespace) -> list[tuple[Contender, int]]:
     contenders = [
         one
         for one in CONTENDERS
-        if (one.name in given.only if given.only else not (given.quick and one.peer))
+        if (one.name in given.only if given.only else not (given.quick and not one.quick))
     ]
     pairs = []
     for one in contenders:
@@ -298,6 +314,7 @@ def job_for(contender: Contender, fleet: dict[str, Any], accounts: int) -> Job:
         calls_at_once=limits.calls,
         connections=limits.connections,
         cache=str(CACHE),
+        rules=contender.rules,
     )
 
 

@@ -17,7 +17,6 @@ from inventory import write_inventory
 from tasks.clouds.scanner import Scanner
 from tasks.inventory import Inventory, load_inventory
 from tasks.model import AccountScan, Verdict
-from tasks.rules import RULES
 
 
 @contextmanager
@@ -45,7 +44,7 @@ async def _scan(inventory: Inventory, job: Job) -> Outcome:
 
         async def one_after_another() -> None:
             for account in waiting:
-                count(await scanner.scan(account, RULES))
+                count(await scanner.scan(account))
 
         # Scanner has a limit of its own; this one only keeps ten thousand results from piling up.
         await asyncio.gather(*(one_after_another() for _ in range(2 * job.accounts_at_once)))
