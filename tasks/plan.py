@@ -181,6 +181,9 @@ def drifted(approved: Plan, now: Resource, *, own_change: bool = False) -> bool:
 # --- for people --------------------------------------------------------------------------------
 
 
+GUIDES_SHOWN = 3  # on an approval's page: each is a page of its own
+
+
 def approval_page(
     plans: Sequence[Plan],
     *,
@@ -188,12 +191,13 @@ def approval_page(
     notes: Iterable[str] = (),
     reasons: Mapping[str, str] | None = None,
     needs: Callable[[Plan], Iterable[str]] | None = None,
+    guides: Mapping[str, str] | None = None,
 ) -> str:
-    """The markdown an approver reads: what, where, why, the diff, and what it needs.
+    """The markdown an approver reads: what, where, why, the diff, what it needs, and the guides.
 
     ``reasons`` says of each title in the table why it matters, ``needs`` which permissions a change
-    and its undo take. Everything that comes from a cloud is shown as inert code: a bucket's name
-    cannot become a link.
+    and its undo take, ``guides`` has the guide of each rule, of which the first few are shown.
+    Everything that comes from a cloud is shown as inert code: a bucket's name cannot become a link.
     """
     parts = [f"## {heading}", *notes, _table(plans)]
     why = [f"- *{title}:* {reason}" for title, reason in (reasons or {}).items() if reason]
@@ -201,7 +205,15 @@ def approval_page(
         parts += ["### Why", "\n".join(why)]
     for plan in plans:
         parts.append(_details(plan, needs(plan) if needs else plan.permissions))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_guides(guides or {})])
+
+
+def _guides(guides: Mapping[str, str]) -> list[str]:
+    """The guides of a run's rules, by their ids; of many the others are named."""
+    shown = [f"### Guide: {as_code(name)}\n\n{text}" for name, text in guides.items()]
+    rest = [f"- {as_code(f'suture guide {name}')}" for name in list(guides)[GUIDES_SHOWN:]]
+    more = ["### More guides\n\n" + "\n".join(rest)] if rest else []
+    return [*shown[:GUIDES_SHOWN], *more]
 
 
 def _table(plans: Sequence[Plan]) -> str:

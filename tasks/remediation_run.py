@@ -181,6 +181,7 @@ class Run:
             notes=[*(f"**Asked again:** {as_code(note)}" for note in self.notes), *self._notes()],
             reasons={plan.title: _why(plan) for plan in plans},
             needs=lambda plan: permissions(plan.steps, undo=True),
+            guides={plan.rule: rule(plan.rule).guide for plan in plans if not plan.restores},
         )
 
     def _notes(self) -> list[str]:

@@ -75,6 +75,17 @@ def test_the_page_says_what_where_why_and_what_it_needs() -> None:
     assert "23-30" in page, "the approver sees what becomes of the rest of the range"
 
 
+def test_the_page_ends_with_the_first_guides_and_names_the_others() -> None:
+    guides = {f"rule_{number}": f"**What it means.** {number}" for number in range(5)}
+    page = approval_page([ssh_plan()], heading="one", guides=guides)
+    assert [f"**What it means.** {number}" in page for number in range(5)] == [True] * 3 + [
+        False
+    ] * 2
+    assert page.index("### Guide: `rule_0`") < page.index("### Guide: `rule_1`")
+    assert page.endswith("- `suture guide rule_3`\n- `suture guide rule_4`")
+    assert "uide" not in approval_page([ssh_plan()], heading="one")
+
+
 def test_what_comes_from_a_cloud_cannot_become_markdown() -> None:
     hostile = "](http://evil.example) `x` | **bold**\n# heading"
     page = approval_page([ssh_plan(group(Description=hostile))], heading="one")

@@ -320,6 +320,7 @@ def test_the_page_says_what_where_why_and_how(bench: Bench) -> None:
     assert f"Azure subscription {finding.account}" in page
     assert "### Why" in page
     assert paragraph(rule(AZURE_SSH).guide, "Why it matters.") in page
+    assert rule(AZURE_SSH).guide in page
     by_hand = f"suture gate open {finding.account} --run {run.id} --minutes 10"
     assert f"`{by_hand}`" in page
     assert f"`{by_hand} --opener`" in page
