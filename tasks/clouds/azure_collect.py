@@ -46,7 +46,9 @@ class Part:
 
     ``name`` is the part's in the configuration, which gets its properties; of ``many`` (a list) it
     gets {"name", "properties"} each. ``absent`` are the error codes that say that there is none.
-    ``where`` says for which resources it is asked for at all: for others there is none.
+    ``where`` says for which resources it is asked for at all: for others there is none. Of its
+    properties those in ``only`` are read (all, where that is empty) but for ``volatile`` ones; of
+    ``many`` those children of which ``which`` is true, so that what no rule reads is no drift.
     """
 
     name: str
@@ -55,6 +57,9 @@ class Part:
     many: bool = False
     absent: tuple[str, ...] = ()
     where: Callable[[Mapping[str, Any]], bool] = lambda _item: True
+    only: frozenset[str] = frozenset()
+    volatile: frozenset[str] = VOLATILE
+    which: Callable[[Mapping[str, Any]], bool] = lambda _properties: True
 
     @property
     def none(self) -> Any:
@@ -98,6 +103,19 @@ class Collector:
         return tuple(dict.fromkeys((self.read, *(part.read(self.type) for part in self.parts))))
 
 
+def _has_blobs(account: Mapping[str, Any]) -> bool:
+    return account.get("kind") != "FileStorage"
+
+
+def _has_files(account: Mapping[str, Any]) -> bool:
+    return account.get("kind") not in ("BlobStorage", "BlockBlobStorage")
+
+
+def _is_public(container: Mapping[str, Any]) -> bool:
+    """An account has many containers, most of them private, and no rule is about those."""
+    return container.get("publicAccess") not in (None, "None")
+
+
 COLLECTORS: Mapping[str, Collector] = {
     collector.kind: collector
     for collector in (
@@ -118,6 +136,33 @@ COLLECTORS: Mapping[str, Collector] = {
             keys=("name", "location", "kind", "sku", "properties"),
             volatile=VOLATILE | {"statusOfPrimary", "statusOfSecondary", "lastGeoFailoverTime"},
             graph=True,
+            parts=(
+                Part(
+                    name="blobServices",
+                    path="/blobServices/default",
+                    api_version="2023-05-01",
+                    absent=("FeatureNotSupportedForAccount",),
+                    where=_has_blobs,
+                    volatile=VOLATILE | {"minRestoreTime", "lastEnabledTime"},
+                ),
+                Part(
+                    name="fileServices",
+                    path="/fileServices/default",
+                    api_version="2023-05-01",
+                    absent=("FeatureNotSupportedForAccount",),
+                    where=_has_files,
+                ),
+                Part(
+                    name="containers",
+                    path="/blobServices/default/containers",
+                    api_version="2023-05-01",
+                    many=True,
+                    absent=("FeatureNotSupportedForAccount",),
+                    where=_has_blobs,
+                    only=frozenset({"publicAccess"}),
+                    which=_is_public,
+                ),
+            ),
         ),
     )
 }
@@ -265,22 +310,23 @@ async def _part(api: AzureApi, part: Part, resource: Resource) -> tuple[Any, str
     path = f"{resource.id}{part.path}"
     try:
         if not part.many:
-            return _properties(await api.get(path, part.api_version)), ""
+            return _properties(part, await api.get(path, part.api_version)), ""
         items = [item async for item in api.items(path, part.api_version)]
-        named = [{"name": item["name"], "properties": _properties(item)} for item in items]
-        return settled(named, VOLATILE), ""
+        named = [{"name": item["name"], "properties": _properties(part, item)} for item in items]
+        return settled([one for one in named if part.which(one["properties"])], VOLATILE), ""
     except ResourceGone as gone:
         if gone.code not in part.absent:
             raise
         return part.none, ""
     except CloudError as error:
         return (part.none, "") if error.code in part.absent else (None, reason(error))
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         return None, f"failed: {part.path} was described in a way that Suture cannot read"
 
 
-def _properties(item: Mapping[str, Any]) -> Any:
-    return settled(item["properties"], VOLATILE)
+def _properties(part: Part, item: Mapping[str, Any]) -> Any:
+    said = settled(item["properties"], part.volatile)
+    return {key: said[key] for key in said if key in part.only} if part.only else said
 
 
 async def read_one(api: AzureApi, subscription: str, kind: str, resource_id: str) -> Resource:

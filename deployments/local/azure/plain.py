@@ -73,8 +73,9 @@ class Shape:
     properties of one that is made without saying them. A PATCH merges objects at any depth; a PUT
     puts the body in the place of what was there, but for ``kept`` properties. ``always`` names the
     singletons that stand below every parent, or subscription, without being made.
-    ``located``: it has a location; children and settings have none. ``after`` is told of each
-    write (resource, request) and may refuse it or fill things in.
+    ``located``: it has a location; children and settings have none. ``below`` is told what holds
+    a child (holder, request) before anything is done with it, and may refuse that. ``after`` is
+    told of each write (resource, request) and may refuse it or fill things in.
     """
 
     type: str
@@ -90,6 +91,7 @@ class Shape:
     of_subscription: bool = False
     created: int = 201
     etags: bool = False
+    below: Callable[[Resource, ArmRequest], None] = lambda _holder, _request: None
     after: Callable[[Plain, ArmRequest], None] = lambda _one, _request: None
 
 
@@ -169,6 +171,7 @@ class PlainKind(ResourceKind):
 
     def patch(self, request: ArmRequest) -> Reply:
         self._offers("PATCH")
+        self._require_parent(request)
         standing, body = self._require(request), body_object(request)
         self._preconditions(request, standing)
         given, top = self._checked(body), self._top(body)
@@ -253,8 +256,10 @@ class PlainKind(ResourceKind):
             return
         above = path.text.rsplit("/", 1 if path.is_collection else 2)[0]
         holder = above if len(path.types) == 2 else above.rsplit("/", 2)[0]
-        if self.tenant.resource(above) is None and self.tenant.resource(holder) is None:
+        held_by = self.tenant.resource(holder) or self.tenant.resource(above)
+        if held_by is None:
             raise resource_not_found(path)
+        self.shape.below(held_by, request)
 
     # --- what may be written --------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from tasks.model import (
     Change,
     Cloud,
     Config,
+    Fix,
     Predicate,
     Resource,
     Rule,
@@ -31,7 +32,8 @@ class Home:
     ``part`` is "properties" for the resource's own, or the name of a part that a child is read as;
     ``path`` is the child's, below the resource. A PATCH names the one property that changes (with
     all of the object around it); a PUT sends the whole part again. ``read_only`` are properties
-    that a PUT must leave out.
+    that a PUT must leave out. ``optional``: some resources of the kind have no such part (it is
+    read as None), have nothing to set, and pass.
     """
 
     method: str
@@ -40,6 +42,11 @@ class Home:
     part: str = PROPERTIES
     path: str = ""
     read_only: frozenset[str] = frozenset()
+    optional: bool = False
+
+    def lacks(self, resource: Resource) -> bool:
+        """Whether the resource is one that has no such part."""
+        return self.optional and resource.config[self.part] is None
 
     def call(self, resource: Resource, properties: Mapping[str, Any]) -> Call:
         target = f"{resource.id}{self.path}"
@@ -48,14 +55,16 @@ class Home:
 
     def changed(self, resource: Resource, path: str, value: Any) -> Mapping[str, Any]:
         """The body that leaves ``value`` at ``path``; _MISSING takes it away, where a PUT can."""
-        own = mapping(resource.config[self.part], self.part)
-        name, _, rest = path.partition(".")
-        new = _put(own.get(name), rest, value) if rest else value
+        return self.all_changed(resource, {path: value})
+
+    def all_changed(self, resource: Resource, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The body that leaves each of ``values`` at its path."""
+        new: Any = mapping(resource.config[self.part], self.part)
+        for path, value in values.items():
+            new = _put(new, path, value)
         if self.method == "PATCH":
-            return {name: new}
-        whole = {key: one for key, one in own.items() if key not in self.read_only}
-        whole[name] = new
-        return {key: one for key, one in whole.items() if one is not _MISSING}
+            return {name: new[name] for name in (path.partition(".")[0] for path in values)}
+        return {key: one for key, one in new.items() if key not in self.read_only}
 
 
 def value_at(resource: Resource, part: str, path: str) -> Any:
@@ -80,6 +89,8 @@ def is_set(
     """
 
     def passes(resource: Resource) -> bool:
+        if home.lacks(resource):
+            return True
         value = value_at(resource, home.part, path)
         if value is None:
             if absent is None:
@@ -117,56 +128,130 @@ def setting(
     ``absent`` is as for ``is_set``. Where the cloud has no way back to "never set", ``unset`` is
     what absence means, and what the undo sets.
     """
-    passes = is_set(home, path, good, bad, absent=absent)
+    return judged(
+        rule_id,
+        kind,
+        severity,
+        title,
+        home,
+        (Wanted(path, good[0], meaning, unset),),
+        passes=is_set(home, path, good, bad, absent=absent),
+        reads=reads,
+        guide=guide,
+        aka=aka,
+        events=events,
+        fixable=fixable,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a fix leaves at a path: ``good``, or what ``good`` makes of the old value.
+
+    ``unset`` is as for ``setting``. ``for_good``: once there, the cloud never takes it away, so
+    that the undo leaves it where there was nothing before.
+    """
+
+    path: str
+    good: Any
+    meaning: str
+    unset: Any = None
+    for_good: bool = False
+
+    def value(self, old: Any) -> Any:
+        return self.good(old) if callable(self.good) else self.good
+
+    def back(self, old: Any) -> Any:
+        """What the undo sets; _MISSING where it takes the setting away."""
+        if self.for_good and not old:
+            return self.value(old)
+        back = self.unset if old is None else old
+        return _MISSING if back is None else back
+
+    def change(self, part: str, old: Any) -> Change:
+        before = word(old)
+        if self.for_good and not old:
+            before += " (an undo cannot bring that back: it leaves what the fix sets)"
+        elif old is None and self.unset is not None:
+            before = f"not set (an undo can only set {word(self.unset)}, which means that)"
+        return Change(f"{part}.{self.path}", before, f"{word(self.value(old))}: {self.meaning}")
+
+
+def judged(
+    rule_id: str,
+    kind: str,
+    severity: Severity,
+    title: str,
+    home: Home,
+    wanted: tuple[Wanted, ...],
+    *,
+    passes: Predicate,
+    reads: tuple[str, ...],
+    guide: str,
+    aka: tuple[str, ...] = (),
+    events: tuple[str, ...] = (),
+    fixable: bool = True,
+    refuses: Callable[[Resource], None] = lambda _resource: None,
+) -> Rule:
+    """The row of settings that a predicate of its own judges, written with one call.
+
+    ``refuses`` raises BadInput for a resource that the cloud, or care, would not let be fixed.
+    """
     return Rule(
         id=rule_id,
         kind=kind,
         severity=severity,
         title=title,
         passes=passes,
-        fix=_setter(home, path, good[0], meaning, passes, unset) if fixable else None,
+        fix=_setter(home, wanted, passes, refuses) if fixable else None,
         reads=reads,
         writes=(home.action,) if fixable else (),
         events=events or (home.action,),
         aka=aka,
-        undone=_left(home, path, unset) if unset is not None and fixable else as_it_was,
+        undone=_left(home, wanted) if fixable else as_it_was,
         guide=guide,
     )
 
 
 def _setter(
-    home: Home, path: str, good: Any, meaning: str, passes: Predicate, unset: Any
-) -> Callable[[Resource, Mapping[str, Any]], tuple[Step, ...]]:
+    home: Home,
+    wanted: tuple[Wanted, ...],
+    passes: Predicate,
+    refuses: Callable[[Resource], None],
+) -> Fix:
     def fix(resource: Resource, values: Mapping[str, Any]) -> tuple[Step, ...]:
         if passes(resource):
             return ()
-        old = value_at(resource, home.part, path)
-        before = word(old)
-        if old is None and unset is not None:
-            before = f"not set (an undo can only set {word(unset)}, which means that)"
-        back = old if old is not None else unset if unset is not None else _MISSING
+        refuses(resource)
+        old = {one.path: value_at(resource, home.part, one.path) for one in wanted}
+        todo = [one for one in wanted if one.value(old[one.path]) != old[one.path]]
+        good = {one.path: one.value(old[one.path]) for one in todo}
+        back = {one.path: one.back(old[one.path]) for one in todo}
         return (
             Step(
                 home.action,
-                home.call(resource, home.changed(resource, path, good)),
-                (home.call(resource, home.changed(resource, path, back)),),
-                (Change(f"{home.part}.{path}", before, f"{word(good)}: {meaning}"),),
+                home.call(resource, home.all_changed(resource, good)),
+                (home.call(resource, home.all_changed(resource, back)),),
+                tuple(one.change(home.part, old[one.path]) for one in todo),
             ),
         )
 
     return fix
 
 
-def _left(home: Home, path: str, unset: Any) -> Callable[[Resource], Resource]:
-    """What the undo leaves of a resource that never had the setting: it has it outright."""
+def _left(home: Home, wanted: tuple[Wanted, ...]) -> Callable[[Resource], Resource]:
+    """What the undo leaves of a resource that never had a setting: it has it outright."""
 
     def undone(before: Resource) -> Resource:
-        if value_at(before, home.part, path) is not None:
+        if home.lacks(before):
             return before
-        own = mapping(before.config[home.part], home.part)
-        name, _, rest = path.partition(".")
-        new = _put(own.get(name), rest, unset) if rest else unset
-        parts = {**before.config.as_dict(), home.part: {**own, name: new}}
+        new: Any = mapping(before.config[home.part], home.part)
+        for one in wanted:
+            old = value_at(before, home.part, one.path)
+            back = one.back(old)
+            if back is not _MISSING and back != old:
+                new = _put(new, one.path, back)
+        parts = {**before.config.as_dict(), home.part: new}
         return replace(before, config=Config(parts, before.config.gaps))
 
     return undone

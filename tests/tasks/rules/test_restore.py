@@ -100,6 +100,18 @@ def test_only_what_a_cloud_has_no_way_back_from_is_left_different(row: Rule, tab
         "aws_s3_bucket_versioning_enabled": {"Versioning"},
         "azure_storage_account_public_blob_access_off": {"allowBlobPublicAccess"},
         "azure_storage_account_minimum_tls": {"minimumTlsVersion"},
+        "azure_storage_account_network_default_deny": {"networkAcls"},
+        "azure_storage_account_public_network_access_off": {"publicNetworkAccess"},
+        "azure_storage_account_shared_key_access_off": {"allowSharedKeyAccess"},
+        "azure_storage_account_entra_authorization_by_default": {"defaultToOAuthAuthentication"},
+        "azure_storage_account_cross_tenant_replication_off": {"allowCrossTenantReplication"},
+        "azure_storage_account_key_expiration_reminder": {"keyPolicy"},
+        "azure_storage_account_blob_soft_delete": {"blobServices"},
+        "azure_storage_account_container_soft_delete": {"blobServices"},
+        "azure_storage_account_blob_versioning": {"blobServices"},
+        "azure_storage_account_file_share_soft_delete": {"fileServices"},
+        "azure_storage_account_smb_version": {"fileServices"},
+        "azure_storage_account_smb_channel_encryption": {"fileServices"},
     }
 
     @settings(max_examples=share(row), deadline=None, suppress_health_check=[HealthCheck.too_slow])
