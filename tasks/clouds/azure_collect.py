@@ -116,6 +116,35 @@ def _is_public(container: Mapping[str, Any]) -> bool:
     return container.get("publicAccess") not in (None, "None")
 
 
+def _never_expires(entry: Mapping[str, Any]) -> bool:
+    """What expires, or is disabled, is no rule's matter; what cannot be read is kept."""
+    attributes = entry.get("attributes")
+    if not isinstance(attributes, Mapping):
+        return True
+    return attributes.get("enabled") is not False and type(attributes.get("exp")) is not int
+
+
+def _in_vault(name: str) -> Part:
+    """Keys or secrets, by the management plane: names and dates, never what is in them."""
+    return Part(
+        name=name,
+        path=f"/{name}",
+        api_version="2023-07-01",
+        many=True,
+        only=frozenset({"attributes"}),
+        volatile=VOLATILE | {"created", "updated", "recoveryLevel"},
+        which=_never_expires,
+    )
+
+
+DIAGNOSTICS = Part(
+    name="diagnosticSettings",
+    path="/providers/Microsoft.Insights/diagnosticSettings",
+    api_version="2021-05-01-preview",
+    many=True,
+)
+
+
 COLLECTORS: Mapping[str, Collector] = {
     collector.kind: collector
     for collector in (
@@ -163,6 +192,13 @@ COLLECTORS: Mapping[str, Collector] = {
                     which=_is_public,
                 ),
             ),
+        ),
+        Collector(
+            kind="azure.keyvault.vault",
+            type="Microsoft.KeyVault/vaults",
+            api_version="2023-07-01",
+            keys=("name", "location", "properties"),
+            parts=(_in_vault("keys"), _in_vault("secrets"), DIAGNOSTICS),
         ),
     )
 }

@@ -296,7 +296,7 @@ class ResourceManager:
     def _kind_route(self, kind: ResourceKind, path: ArmPath, method: str) -> Route:
         if method == "POST":
             raise method_not_allowed(method)
-        extension = kind.type.lower() in EXTENSIONS
+        extension = kind.type.lower() in EXTENSIONS or getattr(kind, "extension", False)
         depth = len(path.scope.strip("/").split("/")) if path.scope else 0
         wide = path.is_collection or kind is self.deployments
         wide = wide or getattr(kind, "of_subscription", False)

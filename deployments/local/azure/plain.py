@@ -20,11 +20,14 @@ from deployments.local.azure.protocol import (
     body_object,
     check_preconditions,
     method_not_allowed,
+    parse_path,
     properties_of,
     resource_not_found,
     tags_of,
 )
 from deployments.local.azure.tenant import Resource, Tenant
+
+_GROUP_DEPTH = 4  # slashes of a resource group's id
 
 # Whether a value may stand where it does.
 Check = Callable[[Any], bool]
@@ -73,8 +76,9 @@ class Shape:
     properties of one that is made without saying them. A PATCH merges objects at any depth; a PUT
     puts the body in the place of what was there, but for ``kept`` properties. ``always`` names the
     singletons that stand below every parent, or subscription, without being made.
-    ``located``: it has a location; children and settings have none. ``below`` is told what holds
-    a child (holder, request) before anything is done with it, and may refuse that. ``after`` is
+    ``located``: it has a location; children and settings have none. ``extension``: it sits on any
+    other resource, below its "/providers/", or on a group or subscription. ``below`` is told what
+    holds a child (holder, request) before anything is done with it, and may refuse. ``after`` is
     told of each write (resource, request) and may refuse it or fill things in.
     """
 
@@ -91,6 +95,7 @@ class Shape:
     of_subscription: bool = False
     created: int = 201
     etags: bool = False
+    extension: bool = False
     below: Callable[[Resource, ArmRequest], None] = lambda _holder, _request: None
     after: Callable[[Plain, ArmRequest], None] = lambda _one, _request: None
 
@@ -124,15 +129,15 @@ class PlainKind(ResourceKind):
         self.type = given.type
         self.api_versions = given.api_versions
         self.of_subscription = given.of_subscription
+        self.extension = given.extension
 
     def get(self, request: ArmRequest) -> Reply:
         return Reply(200, self._require(request).render())
 
     def members(self, request: ArmRequest) -> list[dict[str, Any]]:
         path = request.path
-        if len(path.types) > 1:
-            parent = path.parent
-            inside = f"{parent}/{path.types[-1].lower()}/"
+        if len(path.types) > 1 or self.extension:
+            inside = f"{path.key}/"
             self._require_parent(request)
             for name in self.shape.always:
                 self._standing(f"{path.text}/{name}", name)
@@ -252,6 +257,11 @@ class PlainKind(ResourceKind):
     def _require_parent(self, request: ArmRequest) -> None:
         """Of a child, what holds it; singletons on the way stand by themselves."""
         path = request.path
+        if self.extension and path.scope.count("/") > _GROUP_DEPTH:
+            held_by = self.tenant.resource(path.scope)
+            if held_by is None:
+                raise resource_not_found(parse_path(path.scope))
+            self.shape.below(held_by, request)
         if len(path.types) < 2:
             return
         above = path.text.rsplit("/", 1 if path.is_collection else 2)[0]

@@ -270,4 +270,6 @@ def word(value: Any) -> str:
     """A value as people read it."""
     if value is None:
         return "not set"
+    if value == []:
+        return "none"
     return str(value).lower() if isinstance(value, bool) else str(value)

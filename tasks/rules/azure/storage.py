@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks.errors import BadInput
 from tasks.model import Call, Change, Cloud, Predicate, Resource, Rule, Severity, Step, Unknown
+from tasks.rules.azure.private import endpoint_guide, has_private_endpoint
 from tasks.rules.azure.setting import Home, Wanted, is_set, judged, setting, value_at
 from tasks.rules.guide import guide, written
 from tasks.rules.shape import flag, mapping, number, odd, sequence, text
@@ -79,23 +80,6 @@ def is_geo_redundant(resource: Resource) -> bool:
 
 
 _GEO = {"GRS", "RAGRS", "GZRS", "RAGZRS"}
-
-
-def has_private_endpoint(resource: Resource) -> bool:
-    """At least one that was approved: one that waits or was rejected carries nothing."""
-    return "Approved" in private_endpoints(resource)
-
-
-def private_endpoints(resource: Resource) -> list[str]:
-    """The states of a resource's connections to private endpoints; none are left out altogether."""
-    name = "properties.privateEndpointConnections"
-    listed = value_at(resource, "properties", "privateEndpointConnections")
-    states = []
-    for one in sequence(listed if listed is not None else (), name):
-        inside = mapping(mapping(one, name).get("properties"), name)
-        state = mapping(inside.get("privateLinkServiceConnectionState"), name)
-        states.append(text(state.get("status"), name))
-    return states
 
 
 def keeps_versions(resource: Resource) -> bool | Unknown:
@@ -742,33 +726,7 @@ RULES = (
             "prowler:storage_ensure_private_endpoints_in_storage_accounts",
             "cis-azure-5.0:9.3.2.1",
         ),
-        written(
-            means="""No private endpoint of the account is approved: your networks reach it by its
-                public address only.""",
-            matters="""With a private endpoint the account has an address inside your network, and
-                the public one can be closed.""",
-            portal="""Storage accounts > the account > Security + networking > Networking > Private
-                endpoint connections > + Private endpoint.""",
-            cli="""
-                az network private-endpoint create --resource-group GROUP --name NAME \\
-                  --vnet-name VNET --subnet SUBNET --connection-name NAME \\
-                  --private-connection-resource-id ACCOUNT_ID --group-id blob""",
-            terraform="""
-                resource "azurerm_private_endpoint" "blob" {
-                  # ...
-                  private_service_connection {
-                    name                           = "blob"
-                    private_connection_resource_id = azurerm_storage_account.this.id
-                    subresource_names              = ["blob"]
-                    is_manual_connection           = false
-                  }
-                }""",
-            by_hand="""An endpoint belongs into a network, a subnet and a DNS zone that only you
-                can choose, and costs money by the hour.""",
-            breaks="""Names: once the private DNS zone is linked, the account's name resolves to
-                the private address in that network. A zone without the record finds nothing.""",
-            back="Delete the private endpoint, and its record in the DNS zone.",
-        ),
+        endpoint_guide("account", "Storage accounts > the account > Security + networking", "blob"),
     ),
     _soft_delete(
         "blob_soft_delete",

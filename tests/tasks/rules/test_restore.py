@@ -112,6 +112,10 @@ def test_only_what_a_cloud_has_no_way_back_from_is_left_different(row: Rule, tab
         "azure_storage_account_file_share_soft_delete": {"fileServices"},
         "azure_storage_account_smb_version": {"fileServices"},
         "azure_storage_account_smb_channel_encryption": {"fileServices"},
+        "azure_keyvault_vault_purge_protection_on": {"enableSoftDelete", "enablePurgeProtection"},
+        "azure_keyvault_vault_soft_delete_on": {"enableSoftDelete"},
+        "azure_keyvault_vault_public_network_access_off": {"publicNetworkAccess"},
+        "azure_keyvault_vault_network_default_deny": {"networkAcls"},
     }
 
     @settings(max_examples=share(row), deadline=None, suppress_health_check=[HealthCheck.too_slow])
