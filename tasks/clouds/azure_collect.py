@@ -200,6 +200,29 @@ COLLECTORS: Mapping[str, Collector] = {
             keys=("name", "location", "properties"),
             parts=(_in_vault("keys"), _in_vault("secrets"), DIAGNOSTICS),
         ),
+        Collector(
+            kind="azure.compute.disk",
+            type="Microsoft.Compute/disks",
+            api_version="2024-03-02",
+            keys=("name", "location", "sku", "properties"),
+            # Whether it is in use, by whom and how much of it changes all day.
+            volatile=VOLATILE
+            | {
+                "diskState",
+                "lastOwnershipUpdateTime",
+                "LastOwnershipUpdateTime",
+                "propertyUpdatesInProgress",
+                "completionPercent",
+                "shareInfo",
+            },
+        ),
+        Collector(
+            kind="azure.compute.virtual_machine",
+            type="Microsoft.Compute/virtualMachines",
+            api_version="2024-07-01",
+            keys=("name", "location", "properties"),
+            volatile=VOLATILE | {"instanceView"},
+        ),
     )
 }
 

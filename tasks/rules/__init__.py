@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from tasks.errors import BadInput
 from tasks.model import Rule
 from tasks.rules.aws import ec2, iam, kms, s3
-from tasks.rules.azure import keyvault, network, storage
+from tasks.rules.azure import compute, keyvault, network, storage
 
 RULES: tuple[Rule, ...] = (
     *ec2.RULES,
@@ -18,6 +18,7 @@ RULES: tuple[Rule, ...] = (
     *network.RULES,
     *storage.RULES,
     *keyvault.RULES,
+    *compute.RULES,
 )
 
 _BY_ID = {one.id: one for one in RULES}

@@ -5,8 +5,9 @@ After the ARM REST reference of each type; one module for each namespace.
 
 from __future__ import annotations
 
+from deployments.local.azure.shapes_compute import COMPUTE
 from deployments.local.azure.shapes_insights import INSIGHTS
 from deployments.local.azure.shapes_keyvault import KEYVAULT
 from deployments.local.azure.shapes_storage import STORAGE
 
-SHAPES = (*STORAGE, *KEYVAULT, *INSIGHTS)
+SHAPES = (*STORAGE, *KEYVAULT, *INSIGHTS, *COMPUTE)
