@@ -65,6 +65,7 @@ STORAGE = (
         properties={
             "deleteRetentionPolicy": _RETENTION,
             "containerDeleteRetentionPolicy": _RETENTION,
+            "defaultServiceVersion": TEXT,
             "isVersioningEnabled": BOOLEAN,
             "changeFeed": OBJECT,
             "cors": shape(corsRules=LIST),
