@@ -81,7 +81,7 @@ class Collector:
     ``graph`` says that Resource Graph answers the kind fully: every property that a rule reads,
     with the value ARM gives it. ``around`` are the properties that say what hangs on one, for its
     snapshots: of the volatile ones, those that a re-reading gives. ``parts`` are read by calls of
-    their own for each resource.
+    their own for each resource. ``itself``: it is the subscription, of which there is one.
     """
 
     kind: str
@@ -92,10 +92,18 @@ class Collector:
     around: tuple[str, ...] = ()
     graph: bool = False
     parts: tuple[Part, ...] = ()
+    itself: bool = False
 
     @property
     def read(self) -> str:
         return f"{self.type}/read"
+
+    def narrowed(self, needed: frozenset[str] | None) -> Collector:
+        """The same without the parts that nobody needs."""
+        if needed is None:
+            return self
+        parts = tuple(part for part in self.parts if part.read(self.type) in needed)
+        return replace(self, parts=parts)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -223,6 +231,28 @@ COLLECTORS: Mapping[str, Collector] = {
             keys=("name", "location", "properties"),
             volatile=VOLATILE | {"instanceView"},
         ),
+        Collector(
+            kind="azure.monitor.activity_log",
+            type="Microsoft.Resources/subscriptions",
+            api_version=SUBSCRIPTIONS_API,
+            keys=(),
+            itself=True,
+            parts=(
+                Part(
+                    name="alerts",
+                    path="/providers/Microsoft.Insights/activityLogAlerts",
+                    api_version="2020-10-01",
+                    many=True,
+                    only=frozenset({"enabled", "scopes", "condition"}),
+                ),
+                Part(
+                    name="exports",
+                    path="/providers/Microsoft.Insights/diagnosticSettings",
+                    api_version="2021-05-01-preview",
+                    many=True,
+                ),
+            ),
+        ),
     )
 }
 
@@ -245,14 +275,16 @@ async def collect(
     subscription: str,
     kinds: Iterable[str],
     graph: SharedGraph[Resource] | None = None,
+    needed: frozenset[str] | None = None,
 ) -> tuple[list[Resource], list[Covered]]:
     """Everything of ``kinds`` in the subscription, and what of it was read to the end.
 
     ``graph`` is one that this subscription shares, made for the same kinds; ARM is asked for what
-    it does not answer. Never raises CloudError: a kind that ARM refuses is a Covered that is not
-    ok.
+    it does not answer. ``needed`` are the reads of the rules in force: parts that none of them
+    needs are not asked for; None: all are. Never raises CloudError: a kind that ARM refuses is a
+    Covered that is not ok.
     """
-    collectors = [COLLECTORS[kind] for kind in kinds]
+    collectors = [COLLECTORS[kind].narrowed(needed) for kind in kinds]
     answers: dict[str, tuple[list[Resource], Covered]] = {}
     forbidden: frozenset[str] = frozenset()
     if graph is not None:
@@ -319,17 +351,25 @@ def _only_a_part(collector: Collector) -> Covered:
 async def _collect_one(
     api: AzureApi, subscription: str, collector: Collector
 ) -> tuple[list[Resource], Covered]:
-    path = f"/subscriptions/{subscription}/providers/{collector.type}"
+    path = f"/subscriptions/{subscription}"
     try:
-        resources = [
-            _resource(subscription, collector, item)
-            async for item in api.items(path, collector.api_version)
-        ]
+        if collector.itself:
+            resources = [await _subscription(api, path, collector)]
+        else:
+            listed = api.items(f"{path}/providers/{collector.type}", collector.api_version)
+            resources = [_resource(subscription, collector, item) async for item in listed]
     except CloudError as error:
         covered = Covered(EVERY_REGION, collector.kind, ok=False, reason=reason(error))
         return [], covered
     resources = await _with_parts(api, collector, resources)
     return resources, Covered(EVERY_REGION, collector.kind, ok=True)
+
+
+async def _subscription(api: AzureApi, path: str, collector: Collector) -> Resource:
+    """The subscription as a resource: what hangs on it are its parts."""
+    item = await api.get(path, collector.api_version)
+    named = {"id": path, "name": item.get("displayName") or path.rpartition("/")[2]}
+    return _resource(path.rpartition("/")[2], collector, named)
 
 
 async def _with_parts(
@@ -396,6 +436,9 @@ async def read_one(api: AzureApi, subscription: str, kind: str, resource_id: str
 async def look(api: AzureApi, subscription: str, kind: str, resource_id: str) -> Seen:
     """One resource as it is now, with what hangs on it. Raises as ``read_one`` does."""
     collector = COLLECTORS[kind]
+    if collector.itself:
+        whole = await _subscription(api, f"/subscriptions/{subscription}", collector)
+        return Seen(await _whole(api, collector, whole))
     item = await api.get(resource_id, collector.api_version)
     resource = _resource(subscription, collector, item)
     said = item.get("properties") or {}

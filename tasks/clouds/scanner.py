@@ -249,7 +249,7 @@ class Scanner:
             view = replace(await self._view(account), needed=needed)
             return await aws_collect.collect(view, by_kind)
         api = await self._open_azure(self._source(account, AzureSource))
-        return await azure_collect.collect(api, account.id, by_kind, graph)
+        return await azure_collect.collect(api, account.id, by_kind, graph, needed)
 
     async def _view(self, account: Account) -> AwsView:
         source = self._source(account, AwsSource)

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from tasks.errors import BadInput
 from tasks.model import Rule
 from tasks.rules.aws import ec2, iam, kms, s3
-from tasks.rules.azure import compute, keyvault, network, storage
+from tasks.rules.azure import compute, keyvault, monitor, network, storage
 
 RULES: tuple[Rule, ...] = (
     *ec2.RULES,
@@ -19,6 +19,7 @@ RULES: tuple[Rule, ...] = (
     *storage.RULES,
     *keyvault.RULES,
     *compute.RULES,
+    *monitor.RULES,
 )
 
 _BY_ID = {one.id: one for one in RULES}

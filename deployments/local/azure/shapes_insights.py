@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.local.azure.plain import LIST, TEXT, Plain, Shape
+from deployments.local.azure.plain import BOOLEAN, LIST, OBJECT, TEXT, Plain, Shape, shape
 from deployments.local.azure.protocol import ArmError, ArmRequest
 
 _PLACES = ("workspaceId", "storageAccountId", "eventHubAuthorizationRuleId", "marketplacePartnerId")
@@ -32,5 +32,17 @@ INSIGHTS = (
             "metrics": LIST,
         },
         after=_goes_somewhere,
+    ),
+    Shape(
+        type="Microsoft.Insights/activityLogAlerts",
+        api_versions=("2020-10-01", "2017-04-01"),
+        properties={
+            "enabled": BOOLEAN,
+            "scopes": LIST,
+            "condition": shape(allOf=LIST),
+            "actions": OBJECT,
+            "description": TEXT,
+        },
+        defaults={"enabled": True},
     ),
 )

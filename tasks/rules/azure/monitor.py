@@ -103,8 +103,9 @@ def _alert(one: Watched) -> Rule:
                 the signal of this operation, all levels and statuses. Actions: the action group of
                 those who watch.""",
             cli=f"""
-                az monitor activity-log alert create --resource-group GROUP --name {one.name}-alert \\
-                  --scope /subscriptions/SUBSCRIPTION --action-group ACTION_GROUP_ID \\
+                az monitor activity-log alert create --resource-group GROUP \\
+                  --name {one.name}-alert --scope /subscriptions/SUBSCRIPTION \\
+                  --action-group ACTION_GROUP_ID \\
                   --condition category=Administrative and operationName={one.operation}""",
             terraform=f"""
                 resource "azurerm_monitor_activity_log_alert" "{one.name}" {{
