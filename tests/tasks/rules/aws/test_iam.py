@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import BadAnswer
+from tasks.errors import BadAnswer, BadInput
 from tasks.model import Cloud, Config, Resource
 from tasks.rules import rule
 
@@ -72,3 +72,19 @@ def test_a_bad_length_is_refused(answer: Any) -> None:
 )
 def test_unreadable_policies_are_unknown(policy: Any) -> None:
     assert LENGTH.judge(account(policy))[0] == "unknown"
+
+
+def test_an_age_is_refused_where_it_would_lock_users_out() -> None:
+    age = rule("aws_iam_password_policy_maximum_age")
+    hard = account({**OLD, "MaxPasswordAge": 365, "HardExpiry": True})
+    assert age.judge(hard)[0] == "fail"
+    with pytest.raises(BadInput, match="locked out"):
+        age.fix(hard, {})  # type: ignore[misc]
+
+
+def test_a_first_policy_is_never_shorter_than_the_default() -> None:
+    """UpdateAccountPasswordPolicy would make it six where it is not told."""
+    symbols = rule("aws_iam_password_policy_requires_symbols")
+    (step,) = symbols.fix(account(None), {})  # type: ignore[misc]
+    assert step.call.params["MinimumPasswordLength"] == 8
+    assert step.call.params["RequireSymbols"] is True

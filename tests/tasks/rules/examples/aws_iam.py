@@ -55,44 +55,97 @@ def plant(cloud: Any, config: Mapping[str, Any]) -> str:
     return f"arn:aws:iam::{cloud.account}:account-password-policy"
 
 
+# What makes a policy fail each rule; where a user would be locked out, no fix is made.
+AGES = {"HardExpiry": st.just(False)}
+FAILING: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "length": {"MinimumPasswordLength": st.integers(6, 13)},
+    "lowercase": {"RequireLowercaseCharacters": st.just(False)},
+    "uppercase": {"RequireUppercaseCharacters": st.just(False)},
+    "numbers": {"RequireNumbers": st.just(False)},
+    "symbols": {"RequireSymbols": st.just(False)},
+    "expires": {"MaxPasswordAge": st.none(), **AGES},
+    "maximum_age": {"MaxPasswordAge": st.none() | st.integers(91, 1095), **AGES},
+    "reuse_prevented": {"PasswordReusePrevention": st.none() | st.integers(1, 23)},
+    "change_allowed": {"AllowUsersToChangePassword": st.just(False)},
+}
+
+
 @st.composite
-def password_policies(draw: st.DrawFn, _: Rule) -> dict[str, Any]:
+def password_policies(draw: st.DrawFn, rule: Rule) -> dict[str, Any]:
     if draw(st.booleans()):
         return {"PasswordPolicy": None}
     flags = (
         *("RequireSymbols", "RequireNumbers", "RequireUppercaseCharacters"),
         *("RequireLowercaseCharacters", "AllowUsersToChangePassword", "HardExpiry"),
     )
-    policy: dict[str, Any] = {name: draw(st.booleans()) for name in flags}
-    policy["MinimumPasswordLength"] = draw(st.integers(6, 13))
-    if draw(st.booleans()):
-        policy["MaxPasswordAge"] = draw(st.integers(1, 1095))
-    if draw(st.booleans()):
-        policy["PasswordReusePrevention"] = draw(st.integers(1, 24))
+    settings: dict[str, st.SearchStrategy[Any]] = {
+        **dict.fromkeys(flags, st.booleans()),
+        "MinimumPasswordLength": st.integers(6, 128),
+        "MaxPasswordAge": st.none() | st.integers(1, 1095),
+        "PasswordReusePrevention": st.none() | st.integers(1, 24),
+        **next(one for name, one in FAILING.items() if rule.id.endswith(f"_{name}")),
+    }
+    drawn = {name: draw(one) for name, one in settings.items()}
+    policy = {name: value for name, value in drawn.items() if value is not None}
     return {"PasswordPolicy": policy | {"ExpirePasswords": "MaxPasswordAge" in policy}}
 
 
-def password_policy(**settings: Any) -> dict[str, Any]:
-    return {"PasswordPolicy": {"MinimumPasswordLength": 8, "ExpirePasswords": False, **settings}}
+STRICT: dict[str, Any] = {
+    "PasswordPolicy": {
+        "MinimumPasswordLength": 14,
+        "RequireSymbols": True,
+        "RequireNumbers": True,
+        "RequireUppercaseCharacters": True,
+        "RequireLowercaseCharacters": True,
+        "AllowUsersToChangePassword": True,
+        "ExpirePasswords": True,
+        "MaxPasswordAge": 90,
+        "PasswordReusePrevention": 24,
+    }
+}
+WEAK: dict[str, Any] = {
+    "PasswordPolicy": {**_POLICY_DEFAULTS, "ExpirePasswords": False, "HardExpiry": False}
+}
+NO_POLICY: dict[str, Any] = {"PasswordPolicy": None}
+
+
+def strict_but(**settings: Any) -> dict[str, Any]:
+    """The strict policy with some settings other; None leaves one out, as IAM does."""
+    policy = {**STRICT["PasswordPolicy"], **settings}
+    policy["ExpirePasswords"] = policy["MaxPasswordAge"] is not None
+    return {"PasswordPolicy": {name: one for name, one in policy.items() if one is not None}}
+
+
+def examples(*failing: dict[str, Any]) -> tuple[list[Any], list[Any], str]:
+    return [STRICT], [NO_POLICY, WEAK, *failing], "PasswordPolicy"
 
 
 EXAMPLES: dict[str, Any] = {
-    "aws_iam_password_policy_length": (
-        [password_policy(MinimumPasswordLength=14)],
-        [
-            {"PasswordPolicy": None},
-            password_policy(
-                RequireSymbols=True,
-                RequireNumbers=False,
-                RequireUppercaseCharacters=True,
-                RequireLowercaseCharacters=True,
-                AllowUsersToChangePassword=True,
-                ExpirePasswords=True,
-                MaxPasswordAge=90,
-                PasswordReusePrevention=24,
-            ),
-        ],
+    "aws_iam_password_policy_length": examples(
+        strict_but(MinimumPasswordLength=8, RequireNumbers=False, HardExpiry=True),
+    ),
+}
+for _setting, _rule in {
+    "RequireLowercaseCharacters": "requires_lowercase",
+    "RequireUppercaseCharacters": "requires_uppercase",
+    "RequireNumbers": "requires_numbers",
+    "RequireSymbols": "requires_symbols",
+    "AllowUsersToChangePassword": "change_allowed",
+}.items():
+    EXAMPLES[f"aws_iam_password_policy_{_rule}"] = examples(
+        strict_but(**{_setting: False}),
+    )
+EXAMPLES |= {
+    "aws_iam_password_policy_expires": (
+        [STRICT, strict_but(MaxPasswordAge=1095)],
+        [NO_POLICY, strict_but(MaxPasswordAge=None), WEAK],
         "PasswordPolicy",
+    ),
+    "aws_iam_password_policy_maximum_age": examples(
+        strict_but(MaxPasswordAge=91), strict_but(MaxPasswordAge=None, HardExpiry=False)
+    ),
+    "aws_iam_password_policy_reuse_prevented": examples(
+        strict_but(PasswordReusePrevention=23), strict_but(PasswordReusePrevention=None)
     ),
 }
 KINDS: dict[str, Any] = {
