@@ -9,9 +9,13 @@ from tasks.errors import BadInput
 from tasks.model import Rule
 from tasks.rules.aws import ec2, iam, kms, s3
 from tasks.rules.azure import compute, keyvault, monitor, network, storage
+from tasks.rules.aws import ec2, ec2_defaults, ec2_network, iam, kms, s3
+from tasks.rules.azure import network, storage
 
 RULES: tuple[Rule, ...] = (
     *ec2.RULES,
+    *ec2_defaults.RULES,
+    *ec2_network.RULES,
     *s3.RULES,
     *iam.RULES,
     *kms.RULES,

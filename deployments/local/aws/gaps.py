@@ -72,3 +72,7 @@ class Gaps:
 def not_there(code: str, message: str) -> Refusal:
     """A refusal in the service's own words; most services answer 400, REST ones 404."""
     return Refusal(code, message, status=404)
+
+
+# Where the gaps stand: each file adds its own to GAPS.
+from deployments.local.aws import gaps_ec2  # noqa: E402, F401

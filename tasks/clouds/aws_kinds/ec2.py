@@ -55,6 +55,12 @@ async def _around_security_group(view: AwsView, group: Resource) -> dict[str, An
     return {"NamedInRulesOf": in_order(named)}
 
 
+def _metadata_defaults(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults themselves, without a word on who set them; none where there are none."""
+    about = ("ManagedBy", "ManagedExceptionMessage")
+    return {name: one for name, one in answer.get("AccountLevel", {}).items() if name not in about}
+
+
 COLLECTORS = (
     Collector(
         kind=SECURITY_GROUP,
@@ -73,5 +79,41 @@ COLLECTORS = (
         ),
         id="arn:{partition}:ec2:{region}:{account}:ebs-encryption-by-default",
         name="EBS defaults in {region}",
+    ),
+    settings(
+        "aws.ec2.snapshot_defaults",
+        (
+            Part(
+                name="SnapshotBlockPublicAccess",
+                call=Call(call="ec2:GetSnapshotBlockPublicAccessState", take="State"),
+            ),
+        ),
+        id="arn:{partition}:ec2:{region}:{account}:snapshot-block-public-access",
+        name="snapshot defaults in {region}",
+    ),
+    settings(
+        "aws.ec2.image_defaults",
+        (
+            Part(
+                name="ImageBlockPublicAccess",
+                call=Call(
+                    call="ec2:GetImageBlockPublicAccessState", take="ImageBlockPublicAccessState"
+                ),
+            ),
+        ),
+        id="arn:{partition}:ec2:{region}:{account}:image-block-public-access",
+        name="image defaults in {region}",
+    ),
+    settings(
+        "aws.ec2.instance_defaults",
+        (
+            Part(
+                name="InstanceMetadataDefaults",
+                call=Call(call="ec2:GetInstanceMetadataDefaults"),
+                shape=_metadata_defaults,
+            ),
+        ),
+        id="arn:{partition}:ec2:{region}:{account}:instance-metadata-defaults",
+        name="instance defaults in {region}",
     ),
 )

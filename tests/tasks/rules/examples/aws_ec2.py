@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hypothesis import strategies as st
 
 from tasks.model import Call, Rule
+from tasks.rules import rule as rule_of
 from tasks.rules.network import Door
 from tasks.rules.ports import EXPOSED, HIGH_RISK
 
-SOURCES = (("IpRanges", "CidrIp"), ("Ipv6Ranges", "CidrIpv6"), ("PrefixListIds", "PrefixListId"))
+SOURCES = (
+    ("IpRanges", "CidrIp"),
+    ("Ipv6Ranges", "CidrIpv6"),
+    ("PrefixListIds", "PrefixListId"),
+    ("UserIdGroupPairs", "GroupId"),
+)
+Rows = dict[tuple[Any, ...], dict[str, Any]]
 DOORS = {
     **{f"aws_ec2_security_group_{one.name}_not_open": one.doors for one in EXPOSED},
     "aws_ec2_security_group_high_risk_ports_not_open": HIGH_RISK,
 }
+DEFAULT = "aws_ec2_security_group_default_closed"
 number = itertools.count()
 
 
@@ -29,29 +38,28 @@ def _entry_key(permission: Mapping[str, Any]) -> tuple[Any, ...]:
     return permission["IpProtocol"], permission.get("FromPort"), permission.get("ToPort")
 
 
-def flat(permissions: Iterable[Mapping[str, Any]]) -> dict[tuple[Any, ...], str | None]:
-    """IpPermissions as {(protocol, from, to, field, source): description}."""
-    rows: dict[tuple[Any, ...], str | None] = {}
+def flat(permissions: Iterable[Mapping[str, Any]]) -> Rows:
+    """IpPermissions as {(protocol, from, to, field, source): description and what else there is}."""
+    rows: Rows = {}
     for permission in permissions:
         for ranges, field in SOURCES:
             for source in permission.get(ranges, []):
                 key = (*_entry_key(permission), field, source[field])
                 if key in rows:
                     raise Refused("InvalidPermission.Duplicate")
-                rows[key] = source.get("Description")
+                rows[key] = {name: one for name, one in source.items() if name != field}
     return rows
 
 
-def nested(rows: Mapping[tuple[Any, ...], str | None]) -> list[dict[str, Any]]:
+def nested(rows: Rows) -> list[dict[str, Any]]:
     """The inverse of flat: merged by protocol and ports, as EC2 describes a group."""
     entries: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for (protocol, first, last, field, source), description in rows.items():
+    for (protocol, first, last, field, source), rest in rows.items():
         entry = entries.setdefault((protocol, first, last), {"IpProtocol": protocol})
         if first is not None:
             entry |= {"FromPort": first, "ToPort": last}
         ranges = next(ranges for ranges, known in SOURCES if known == field)
-        text = {} if description is None else {"Description": description}
-        entry.setdefault(ranges, []).append({field: source, **text})
+        entry.setdefault(ranges, []).append({field: source, **rest})
     return list(entries.values())
 
 
@@ -60,35 +68,57 @@ def apply(config: dict[str, Any], call: Call) -> None:
         config["EbsEncryptionByDefault"] = call.operation.startswith("Enable")
         return
     assert call.params["GroupId"] == config["GroupId"]
-    rows, named = flat(config["IpPermissions"]), flat(call.params["IpPermissions"])
+    part = "IpPermissionsEgress" if call.operation.endswith("Egress") else "IpPermissions"
+    rows, named = flat(config[part]), flat(call.params["IpPermissions"])
     if not named:
         raise Refused("MissingParameter")
-    if call.operation == "AuthorizeSecurityGroupIngress":
+    if call.operation.startswith("AuthorizeSecurityGroup"):
         if rows.keys() & named.keys():
             raise Refused("InvalidPermission.Duplicate")
         rows |= named
-    elif call.operation == "RevokeSecurityGroupIngress":
+    elif call.operation.startswith("RevokeSecurityGroup"):
         if named.keys() - rows.keys():
             raise Refused("InvalidPermission.NotFound")
         rows = {key: text for key, text in rows.items() if key not in named}
     else:
         raise Refused(call.operation)
-    config["IpPermissions"] = nested(rows)
+    config[part] = nested(rows)
 
 
 def snapshot(config: dict[str, Any]) -> Any:
     """Without the order of what has none in EC2."""
-    if "IpPermissions" not in config:
-        return config
-    return {**config, "IpPermissions": flat(config["IpPermissions"])}
+    parts = {"IpPermissions", "IpPermissionsEgress"} & config.keys()
+    return {**config, **{part: flat(config[part]) for part in parts}}
 
 
 def plant_group(cloud: Any, config: Mapping[str, Any]) -> str:
     ec2 = cloud.client("ec2")
+    if config["GroupName"] == "default":
+        return plant_default_group(cloud, config)
     group = ec2.create_security_group(GroupName=f"g{next(number)}", Description="d")["GroupId"]
     if config["IpPermissions"]:
         ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=config["IpPermissions"])
     return f"arn:aws:ec2:{cloud.region}:{cloud.account}:security-group/{group}"
+
+
+def plant_default_group(cloud: Any, config: Mapping[str, Any]) -> str:
+    """A network of its own, whose default group it is."""
+    ec2 = cloud.client("ec2")
+    network = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
+    wanted = [
+        {"Name": "vpc-id", "Values": [network]},
+        {"Name": "group-name", "Values": ["default"]},
+    ]
+    (group,) = ec2.describe_security_groups(Filters=wanted)["SecurityGroups"]
+    own = json.loads(json.dumps(config).replace("sg-1", group["GroupId"]))
+    for part, way in (("IpPermissions", "ingress"), ("IpPermissionsEgress", "egress")):
+        if group[part]:
+            revoke = getattr(ec2, f"revoke_security_group_{way}")
+            revoke(GroupId=group["GroupId"], IpPermissions=group[part])
+        if own[part]:
+            authorize = getattr(ec2, f"authorize_security_group_{way}")
+            authorize(GroupId=group["GroupId"], IpPermissions=own[part])
+    return f"arn:aws:ec2:{cloud.region}:{cloud.account}:security-group/{group['GroupId']}"
 
 
 def plant_ebs(cloud: Any, _config: Mapping[str, Any]) -> str:
@@ -112,6 +142,9 @@ SHAPES: st.SearchStrategy[Ports] = st.one_of(
 )
 
 
+ALL = rule_of("aws_ec2_security_group_all_ports_not_open")
+
+
 def culprits(rule: Rule) -> st.SearchStrategy[Ports]:
     """Ports that a rule about security groups does not want open to everybody."""
     if "all_ports" in rule.id:
@@ -123,6 +156,10 @@ def _through(door: Door) -> st.SearchStrategy[Ports]:
     port = door.first
     around = st.tuples(st.just(door.protocol), st.integers(0, port), st.integers(port, 65_535))
     return st.one_of(around, st.sampled_from([(door.protocol, port, port), ("-1", None, None)]))
+
+
+def failing_groups(rule: Rule) -> st.SearchStrategy[dict[str, Any]]:
+    return default_groups() if rule.id == DEFAULT else security_groups(rule)
 
 
 @st.composite
@@ -143,6 +180,28 @@ def security_groups(draw: st.DrawFn, rule: Rule) -> dict[str, Any]:
         source |= {} if why is None else {"Description": why}
         entry.setdefault("Ipv6Ranges" if v6 else "IpRanges", []).append(source)
     return {"GroupId": "sg-1", "GroupName": "web", "IpPermissions": list(entries.values())}
+
+
+SELF = {"GroupId": "sg-1", "UserId": "111122223333"}
+OTHERS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [
+        {"IpProtocol": "-1", "UserIdGroupPairs": [SELF]},
+        {"IpProtocol": "-1", "UserIdGroupPairs": [{**SELF, "Description": "members"}]},
+        {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": "sg-2", "UserId": "444455556666"}]},
+        {"IpProtocol": "-1", "PrefixListIds": [{"PrefixListId": "pl-1", "Description": "S3"}]},
+    ]
+)
+
+
+@st.composite
+def default_groups(draw: st.DrawFn) -> dict[str, Any]:
+    """With rules in, rules out, or both."""
+    ways: dict[str, Any] = {"IpPermissions": [], "IpPermissionsEgress": []}
+    for part in draw(st.sampled_from([*map(list, ([way] for way in ways)), list(ways)])):
+        ways[part] = nested(
+            flat(draw(security_groups(ALL))["IpPermissions"]) | flat([draw(OTHERS)])
+        )
+    return {"GroupId": "sg-1", "GroupName": "default", **ways}
 
 
 # --- examples ----------------------------------------------------------------------------------
@@ -187,6 +246,16 @@ def open_door(door: Door) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     )
 
 
+def default_group(*ways: list[dict[str, Any]]) -> dict[str, Any]:
+    parts = dict(zip(("IpPermissions", "IpPermissionsEgress"), ways, strict=True))
+    return {"GroupId": "sg-1", "GroupName": "default", **parts}
+
+
+# What EC2 gives every new network's default group.
+MEMBERS = {"IpProtocol": "-1", "UserIdGroupPairs": [SELF]}
+ANYWHERE = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+WORLD_6 = {"CidrIpv6": "::/0"}
+OFFICE = {"IpRanges": [{"CidrIp": "198.51.100.0/24", "Description": "the office"}]}
 PART = "IpPermissions"
 EXAMPLES: dict[str, Any] = {
     **{rule_id: (*open_door(doors[-1]), PART) for rule_id, doors in DOORS.items()},
@@ -196,6 +265,15 @@ EXAMPLES: dict[str, Any] = {
             group(("-1", None, None, "::/0")),
             group(("udp", 0, 65535, "0.0.0.0/0")),
             group(("tcp", 1, 65535, "0.0.0.0/0"), ("tcp", 443, 443, "0.0.0.0/0")),
+        ],
+        PART,
+    ),
+    DEFAULT: (
+        [default_group([], []), {**default_group([MEMBERS], [ANYWHERE]), "GroupName": "web"}],
+        [
+            default_group([MEMBERS], [ANYWHERE]),
+            default_group([], [ANYWHERE, {"IpProtocol": "-1", "Ipv6Ranges": [WORLD_6]}]),
+            default_group([{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, **OFFICE}], []),
         ],
         PART,
     ),
@@ -210,7 +288,7 @@ KINDS: dict[str, Any] = {
         "id": "arn:aws:ec2:eu-central-1:111122223333:security-group/sg-1",
         "apply": apply,
         "snapshot": snapshot,
-        "failing": security_groups,
+        "failing": failing_groups,
         "plant": plant_group,
     },
     "aws.ec2.ebs_defaults": {
