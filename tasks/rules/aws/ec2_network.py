@@ -78,7 +78,9 @@ def _sendable(permission: Mapping[str, Any], part: str) -> dict[str, Any]:
 def _words(permission: Mapping[str, Any]) -> str:
     """Which traffic, with whom: "tcp 22-22 with 10.0.0.0/8"."""
     protocol = permission.get("IpProtocol")
-    ports = f" {permission['FromPort']}-{permission.get('ToPort')}" if "FromPort" in permission else ""
+    ports = (
+        f" {permission['FromPort']}-{permission.get('ToPort')}" if "FromPort" in permission else ""
+    )
     ends = [
         str(one.get(fields[0]))
         for kind, fields in _ENDS.items()

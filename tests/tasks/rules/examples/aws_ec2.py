@@ -39,7 +39,7 @@ def _entry_key(permission: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def flat(permissions: Iterable[Mapping[str, Any]]) -> Rows:
-    """IpPermissions as {(protocol, from, to, field, source): description and what else there is}."""
+    """IpPermissions as {(protocol, from, to, field, source): its description and the like}."""
     rows: Rows = {}
     for permission in permissions:
         for ranges, field in SOURCES:
