@@ -41,6 +41,9 @@ class Grain:
 # security-group-rule is a resource of AuthorizeSecurityGroupIngress too, and looked at only when
 # the call tags the rules it adds, which no fix does.
 _GROUP = Grain(r"arn:{partition}:ec2:{region}:{account}:security-group/[\w-]+")
+_INSTANCE = Grain(r"arn:{partition}:ec2:{region}:{account}:instance/[\w-]+")
+_IMAGE = Grain(r"arn:{partition}:ec2:{region}::image/[\w-]+")  # EC2's ARN names no account
+_SNAPSHOT = Grain(r"arn:{partition}:ec2:{region}::snapshot/[\w-]+")
 _BUCKET = Grain(r"arn:{partition}:s3:::[\w.-]+", "s3:ResourceAccount")
 _KEY = Grain(r"arn:{partition}:kms:{region}:{account}:key/[\w-]+")
 _WHOLE = Grain()
@@ -57,6 +60,9 @@ GRAINS = {
     "ec2:EnableImageBlockPublicAccess": _WHOLE,
     "ec2:DisableImageBlockPublicAccess": _WHOLE,
     "ec2:ModifyInstanceMetadataDefaults": _WHOLE,
+    "ec2:ModifyInstanceMetadataOptions": _INSTANCE,
+    "ec2:ModifyImageAttribute": _IMAGE,
+    "ec2:ModifySnapshotAttribute": _SNAPSHOT,
     "s3:PutBucketPublicAccessBlock": _BUCKET,
     "s3:PutBucketVersioning": _BUCKET,
     "s3:PutBucketPolicy": _BUCKET,

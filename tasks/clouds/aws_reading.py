@@ -28,12 +28,14 @@ class Call:
     In ``params``, "{Field}" stands for a field of the listed item, "{region}" and "{account}" for
     themselves, at any depth. ``take`` may lead further in, with dots between; empty takes the whole
     answer. ``plain`` names the field that an answer's plain texts become, such as a queue's URL.
+    ``inner`` names the list within each of what is listed, such as the instances of a reservation.
     """
 
     call: str
     params: Mapping[str, Any] = field(default_factory=dict)
     take: str = ""
     plain: str = ""
+    inner: str = ""
 
     @property
     def service(self) -> str:
@@ -78,6 +80,7 @@ def listed(
     drop: Iterable[str] = (),
     tags: str = "",
     only: Callable[[Item], bool] = lambda _item: True,
+    shape: Callable[[Item], Item] = lambda item: item,
     regional: bool = True,
 ) -> Collector:
     """A kind that a paged call lists.
@@ -91,8 +94,9 @@ def listed(
     fields of the item. Without it the list is read again.
 
     ``keep`` are the item's fields that are configuration; without it all are but ``drop`` and
-    ``tags``. ``only`` leaves out items that are nobody's to judge. ``tags`` is the item's field of
-    tags, or the name of the part that has them.
+    ``tags``. ``only`` leaves out items that are nobody's to judge. ``shape`` makes a better item of
+    one: it says null for a field that the cloud leaves out, and leaves out what changes by itself
+    inside a field. ``tags`` is the item's field of tags, or the name of the part that has them.
     """
     kept, dropped = frozenset(keep), frozenset((*drop, tags))
 
@@ -134,6 +138,7 @@ def listed(
         item = await detailed(view, region, listed_item)
         if not only(item):
             return None
+        item = shape(item)
         known = known_of(view, region, item)
         asked = [part for part in parts if part.name == tags or view.needs(part.call.action)]
         read = await asyncio.gather(*(_part(view, region, part, known) for part in asked))
@@ -269,6 +274,8 @@ async def _items(
         answer = await view.get(call.service, call.operation, region, **params)
         taken = part_of(answer, call.take, call.operation) if call.take else answer
         found = taken if isinstance(taken, list) else [taken]
+    if call.inner:
+        found = [one for outer in found for one in part_of(outer, call.inner, call.operation)]
     return [{call.plain: one} if call.plain else one for one in found]
 
 

@@ -10,10 +10,12 @@ from tasks.model import Rule
 from tasks.rules.aws import ec2, iam, kms, s3
 from tasks.rules.azure import compute, keyvault, monitor, network, storage
 from tasks.rules.aws import ec2, ec2_defaults, ec2_network, iam, kms, s3
+from tasks.rules.aws import ec2, ec2_compute, ec2_defaults, ec2_network, iam, kms, s3
 from tasks.rules.azure import network, storage
 
 RULES: tuple[Rule, ...] = (
     *ec2.RULES,
+    *ec2_compute.RULES,
     *ec2_defaults.RULES,
     *ec2_network.RULES,
     *s3.RULES,

@@ -265,7 +265,7 @@ def _ec2(call: Call, name: str, account: str) -> Iterator[Need]:
                 kind = _TAGGED.get(value.partition("-")[0], "*")
                 yield Need(f"ec2:{name}", f"{here}{kind}/{value}", {})
     else:
-        yield Need(f"ec2:{name}", "*", {})
+        yield Need(f"ec2:{name}", resource_of("ec2", form, call.region, account), {})
 
 
 def _on_group(name: str, form: Mapping[str, str], here: str, account: str, region: str) -> Need:

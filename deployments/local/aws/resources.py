@@ -14,6 +14,11 @@ from urllib.parse import unquote
 # call has counts. A name that is an ARN already stands for itself.
 NAMED: dict[str, tuple[tuple[str, str], ...]] = {
     "dynamodb": (("TableName", "arn:aws:dynamodb:{region}:{account}:table/{}"),),
+    "ec2": (
+        ("ImageId", "arn:aws:ec2:{region}::image/{}"),
+        ("SnapshotId", "arn:aws:ec2:{region}::snapshot/{}"),
+        ("InstanceId", "arn:aws:ec2:{region}:{account}:instance/{}"),
+    ),
     "kms": (("KeyId", "arn:aws:kms:{region}:{account}:key/{}"),),
     "sns": (("TopicArn", "{}"),),
     "sqs": (("QueueUrl", "arn:aws:sqs:{region}:{account}:{}"),),

@@ -1,16 +1,21 @@
-"""What Suture reads of EC2: security groups, and a region's defaults."""
+"""What Suture reads of EC2: security groups, instances, their disks, and a region's defaults."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.clouds.aws_reading import Call, Part, settings
+from tasks.clouds.aws_reading import Call, Item, Part, listed, settings
 from tasks.clouds.aws_view import AwsView, Collector, Found, part_of
 from tasks.errors import ResourceGone
 from tasks.model import Config, Resource, in_order
 
 SECURITY_GROUP = "aws.ec2.security_group"
+SNAPSHOT = "aws.ec2.snapshot"
+
+
+# --- security groups --------------------------------------------------------------------------
 
 
 async def _security_groups(view: AwsView, region: str) -> Found:
@@ -55,6 +60,67 @@ async def _around_security_group(view: AwsView, group: Resource) -> dict[str, An
     return {"NamedInRulesOf": in_order(named)}
 
 
+# --- instances --------------------------------------------------------------------------------
+
+
+def _is_there(instance: Item) -> bool:
+    """A terminated instance is listed for an hour after its end."""
+    return instance["State"]["Name"] not in ("shutting-down", "terminated")
+
+
+def _instance(instance: Item) -> Item:
+    """With null for no profile, and without how far a change of the options has got."""
+    options = {k: v for k, v in instance.get("MetadataOptions", {}).items() if k != "State"}
+    profile = instance.get("IamInstanceProfile")
+    return {
+        **instance,
+        **({"MetadataOptions": options} if options else {}),
+        "IamInstanceProfile": None if profile is None else {"Arn": profile["Arn"]},
+    }
+
+
+# --- snapshots: one list of all, one of those that everybody may use --------------------------
+
+
+async def _own_snapshots(view: AwsView, region: str, **more: Any) -> list[Any]:
+    return await view.list(
+        "ec2", "DescribeSnapshots", region, "Snapshots", OwnerIds=["self"], **more
+    )
+
+
+async def _snapshots(view: AwsView, region: str, **wanted: Any) -> Found:
+    every, public = await asyncio.gather(
+        _own_snapshots(view, region, **wanted),
+        _own_snapshots(view, region, RestorableByUserIds=["all"], **wanted),
+    )
+    ids = {one["SnapshotId"] for one in public}
+    return Found([_snapshot(view, region, one, one["SnapshotId"] in ids) for one in every])
+
+
+async def _read_snapshot(view: AwsView, resource_id: str, region: str) -> Resource:
+    snapshot = resource_id.rpartition("/")[2]
+    wanted = [{"Name": "snapshot-id", "Values": [snapshot]}]
+    for found in (await _snapshots(view, region, Filters=wanted)).resources:
+        return found
+    raise ResourceGone(f"there is no {snapshot}", operation="DescribeSnapshots")
+
+
+def _snapshot(view: AwsView, region: str, snapshot: Item, public: bool) -> Resource:
+    kept = ("SnapshotId", "VolumeId", "Encrypted")
+    name = snapshot["SnapshotId"]
+    return view.resource(
+        SNAPSHOT,
+        region,
+        f"arn:{view.source.partition}:ec2:{region}::snapshot/{name}",  # EC2 names no account here
+        name,
+        Config({**{key: snapshot[key] for key in kept if key in snapshot}, "Public": public}),
+        snapshot.get("Tags", ()),
+    )
+
+
+# --- defaults ---------------------------------------------------------------------------------
+
+
 def _metadata_defaults(answer: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults themselves, without a word on who set them; none where there are none."""
     about = ("ManagedBy", "ManagedExceptionMessage")
@@ -68,6 +134,50 @@ COLLECTORS = (
         collect=_security_groups,
         read=_read_security_group,
         around=_around_security_group,
+    ),
+    listed(
+        "aws.ec2.instance",
+        Call(call="ec2:DescribeInstances", take="Reservations", inner="Instances"),
+        id="arn:{partition}:ec2:{region}:{account}:instance/{InstanceId}",
+        name="{InstanceId}",
+        again=Call(
+            call="ec2:DescribeInstances",
+            params={"InstanceIds": ["{last}"]},
+            take="Reservations",
+            inner="Instances",
+        ),
+        keep=("InstanceId", "MetadataOptions", "IamInstanceProfile"),
+        only=_is_there,
+        shape=_instance,
+        tags="Tags",
+    ),
+    listed(
+        "aws.ec2.image",
+        Call(call="ec2:DescribeImages", params={"Owners": ["self"]}, take="Images"),
+        id="arn:{partition}:ec2:{region}::image/{ImageId}",
+        name="{ImageId}",
+        again=Call(
+            call="ec2:DescribeImages",
+            params={"Owners": ["self"], "ImageIds": ["{last}"]},
+            take="Images",
+        ),
+        keep=("ImageId", "Name", "Public"),
+        tags="Tags",
+    ),
+    Collector(
+        kind=SNAPSHOT,
+        reads=("ec2:DescribeSnapshots",),
+        collect=_snapshots,
+        read=_read_snapshot,
+    ),
+    listed(
+        "aws.ec2.volume",
+        Call(call="ec2:DescribeVolumes", take="Volumes"),
+        id="arn:{partition}:ec2:{region}:{account}:volume/{VolumeId}",
+        name="{VolumeId}",
+        again=Call(call="ec2:DescribeVolumes", params={"VolumeIds": ["{last}"]}, take="Volumes"),
+        keep=("VolumeId", "Encrypted", "VolumeType", "SnapshotId"),
+        tags="Tags",
     ),
     settings(
         "aws.ec2.ebs_defaults",

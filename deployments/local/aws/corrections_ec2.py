@@ -1,0 +1,73 @@
+"""Where moto strays from EC2 on instances and snapshots."""
+
+from __future__ import annotations
+
+from moto.core.responses import ActionResult
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.responses.elastic_block_store import ElasticBlockStore
+from moto.ec2.responses.instances import InstanceResponse
+
+# parameter -> moto's attribute, and what EC2 takes.
+_OPTIONS = {
+    "HttpTokens": ("http_tokens", ("optional", "required")),
+    "HttpEndpoint": ("http_endpoint", ("enabled", "disabled")),
+    "HttpProtocolIpv6": ("http_protocol_ipv6", ("enabled", "disabled")),
+    "InstanceMetadataTags": ("instance_metadata_tags", ("enabled", "disabled")),
+}
+_modify_snapshot_attribute = ElasticBlockStore.modify_snapshot_attribute
+
+
+def install() -> None:
+    InstanceResponse.modify_instance_metadata_options = _modify_metadata_options
+    ElasticBlockStore.describe_snapshots = _describe_snapshots
+    ElasticBlockStore.modify_snapshot_attribute = _share_snapshot
+
+
+def _modify_metadata_options(self: InstanceResponse) -> ActionResult:
+    """moto forgets every option that the call does not name; EC2 leaves it as it is."""
+    instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
+    options = instance.metadata_options
+    for parameter, (attribute, known) in _OPTIONS.items():
+        value = self._get_param(parameter)
+        if value is None:
+            continue
+        if value not in known:
+            raise EC2ClientError(
+                "InvalidParameterValue", f"Value ({value}) for parameter {parameter} is invalid."
+            )
+        setattr(options, attribute, value)
+    hops = self._get_int_param("HttpPutResponseHopLimit")
+    if hops is not None:
+        options.http_put_response_hop_limit = hops
+    return ActionResult({"InstanceId": instance.id, "InstanceMetadataOptions": options})
+
+
+def _describe_snapshots(self: ElasticBlockStore) -> ActionResult:
+    """moto looks neither at owners nor at who may restore a snapshot."""
+    backend = self.ec2_backend
+    found = backend.describe_snapshots(
+        snapshot_ids=self._get_param("SnapshotIds", []), filters=self._filters_from_querystring()
+    )
+    if owners := self._get_param("OwnerIds", []):
+        known = {self.current_account if one == "self" else one for one in owners}
+        found = [one for one in found if one.owner_id in known]
+    if restorers := set(self._get_param("RestorableByUserIds", [])):
+        found = [
+            one
+            for one in found
+            if restorers & ({"all"} if "all" in one.create_volume_permission_groups else set())
+            or restorers & set(one.create_volume_permission_userids)
+            or ("self" in restorers and one.owner_id == self.current_account)
+        ]
+    return ActionResult({"Snapshots": found})
+
+
+def _share_snapshot(self: ElasticBlockStore) -> ActionResult:
+    """EC2 makes no encrypted snapshot public."""
+    snapshot = self.ec2_backend.get_snapshot(self._get_param("SnapshotId"))
+    public = "all" in self._get_param("GroupNames", [])
+    if public and self._get_param("OperationType") == "add" and snapshot.encrypted:
+        raise EC2ClientError(
+            "InvalidParameterValue", "Encrypted snapshots with EBS default key cannot be shared"
+        )
+    return _modify_snapshot_attribute(self)
