@@ -46,6 +46,8 @@ _IMAGE = Grain(r"arn:{partition}:ec2:{region}::image/[\w-]+")  # EC2's ARN names
 _SNAPSHOT = Grain(r"arn:{partition}:ec2:{region}::snapshot/[\w-]+")
 _BUCKET = Grain(r"arn:{partition}:s3:::[\w.-]+", "s3:ResourceAccount")
 _KEY = Grain(r"arn:{partition}:kms:{region}:{account}:key/[\w-]+")
+# A user's path may hold nearly any character; what means something in a policy is left out.
+_USER = Grain(r"arn:{partition}:iam::{account}:user/[^*?$\s]+")
 _WHOLE = Grain()
 
 GRAINS = {
@@ -69,6 +71,7 @@ GRAINS = {
     "s3:DeleteBucketPolicy": _BUCKET,
     "iam:UpdateAccountPasswordPolicy": _WHOLE,
     "iam:DeleteAccountPasswordPolicy": _WHOLE,
+    "iam:UpdateAccessKey": _USER,
     "kms:EnableKeyRotation": _KEY,
     "kms:DisableKeyRotation": _KEY,
 }

@@ -54,15 +54,16 @@ class Call:
 class Part:
     """One part of a configuration that a call of its own reads.
 
-    ``absent`` are the error codes that say "never set", ``unset`` what the part is then. ``shape``
-    makes the part of what the call answered. ``where`` says for which items the call is made at
-    all; others have ``unset``.
+    ``absent`` are the error codes that say "never set", ``unset`` what the part is then. ``each``
+    is made for each thing that the call listed, and its answer joins it. ``shape`` makes the part
+    of all that. ``where`` says for which items the call is made at all; others have ``unset``.
     """
 
     name: str
     call: Call
     absent: tuple[str, ...] = ()
     unset: Any = None
+    each: Call | None = None
     shape: Callable[[Any], Any] = lambda answer: answer
     where: Callable[[Item], bool] = lambda _item: True
 
@@ -182,7 +183,7 @@ def listed(
     calls = [every, *([again] if isinstance(again, Call) else []), *([detail] if detail else [])]
     return Collector(
         kind=kind,
-        reads=_actions([*calls, *(part.call for part in parts)]),
+        reads=_actions([*calls, *_calls(parts)]),
         collect=collect,
         read=read,
         regional=regional,
@@ -221,7 +222,7 @@ def settings(
 
     return Collector(
         kind=kind,
-        reads=_actions(part.call for part in parts),
+        reads=_actions(_calls(parts)),
         collect=collect,
         read=read,
         regional=regional,
@@ -252,6 +253,8 @@ async def _part(view: AwsView, region: str, part: Part, known: Mapping[str, Any]
             call.service, call.operation, region, **_filled(dict(call.params), known)
         )
         taken = part_of(answer, call.take, call.operation) if call.take else answer
+        if part.each is not None:
+            taken = await _joined(view, region, part.each, taken, known)
         return part.shape(taken)
     except ResourceGone as gone:
         if gone.code not in part.absent:
@@ -262,6 +265,23 @@ async def _part(view: AwsView, region: str, part: Part, known: Mapping[str, Any]
     except (KeyError, ValueError, TypeError):
         words = f"{call.operation} answered what Suture cannot read"
         return _Gap(CloudError(words, operation=call.operation))
+
+
+async def _joined(
+    view: AwsView, region: str, call: Call, listed: Any, known: Mapping[str, Any]
+) -> list[Item]:
+    """What was listed, each with what ``call`` says of it; without what has gone meanwhile."""
+
+    async def joined(one: Item) -> Item | None:
+        params = _filled(dict(call.params), {**known, **one})
+        try:
+            answer = await view.get(call.service, call.operation, region, **params)
+        except ResourceGone:
+            return None
+        return {**one, **(part_of(answer, call.take, call.operation) if call.take else answer)}
+
+    found = await asyncio.gather(*(joined(one) for one in listed))
+    return [one for one in found if one is not None]
 
 
 async def _items(
@@ -301,6 +321,13 @@ def _filled(value: Any, known: Mapping[str, Any]) -> Any:
 def _field(known: Mapping[str, Any], path: str) -> Any:
     """A field of an item; dots lead further in. Raises CloudError where the answer lacks it."""
     return part_of(known, path, "list")
+
+
+def _calls(parts: Iterable[Part]) -> Iterable[Call]:
+    for part in parts:
+        yield part.call
+        if part.each is not None:
+            yield part.each
 
 
 def _actions(calls: Iterable[Call]) -> tuple[str, ...]:

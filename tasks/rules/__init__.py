@@ -11,6 +11,7 @@ from tasks.rules.aws import ec2, iam, kms, s3
 from tasks.rules.azure import compute, keyvault, monitor, network, storage
 from tasks.rules.aws import ec2, ec2_defaults, ec2_network, iam, kms, s3
 from tasks.rules.aws import ec2, ec2_compute, ec2_defaults, ec2_network, iam, kms, s3
+from tasks.rules.aws import ec2, ec2_compute, ec2_defaults, ec2_network, iam, iam_users, kms, s3
 from tasks.rules.azure import network, storage
 
 RULES: tuple[Rule, ...] = (
@@ -20,6 +21,7 @@ RULES: tuple[Rule, ...] = (
     *ec2_network.RULES,
     *s3.RULES,
     *iam.RULES,
+    *iam_users.RULES,
     *kms.RULES,
     *network.RULES,
     *storage.RULES,

@@ -65,7 +65,7 @@ async def _around_security_group(view: AwsView, group: Resource) -> dict[str, An
 
 def _is_there(instance: Item) -> bool:
     """A terminated instance is listed for an hour after its end."""
-    return instance["State"]["Name"] not in ("shutting-down", "terminated")
+    return instance.get("State", {}).get("Name") not in ("shutting-down", "terminated")
 
 
 def _instance(instance: Item) -> Item:
@@ -75,7 +75,7 @@ def _instance(instance: Item) -> Item:
     return {
         **instance,
         **({"MetadataOptions": options} if options else {}),
-        "IamInstanceProfile": None if profile is None else {"Arn": profile["Arn"]},
+        "IamInstanceProfile": None if profile is None else {"Arn": profile.get("Arn")},
     }
 
 

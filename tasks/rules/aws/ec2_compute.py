@@ -82,8 +82,8 @@ RULES = (
                 away with one plain request. Version 2 wants a token first, asked for with another
                 method and a header, which such tricks hardly ever manage.""",
             console="""EC2 > Instances > the instance > Actions > Instance settings > Modify
-                instance metadata options > IMDSv2 > Required. Its metric MetadataNoToken in CloudWatch says
-                first whether anything still asks without a token.""",
+                instance metadata options > IMDSv2 > Required. Its metric MetadataNoToken in
+                CloudWatch says first whether anything still asks without a token.""",
             cli="""
                 aws ec2 modify-instance-metadata-options --instance-id INSTANCE \\
                   --http-tokens required""",
