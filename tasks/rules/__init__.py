@@ -12,6 +12,17 @@ from tasks.rules.azure import compute, keyvault, monitor, network, storage
 from tasks.rules.aws import ec2, ec2_defaults, ec2_network, iam, kms, s3
 from tasks.rules.aws import ec2, ec2_compute, ec2_defaults, ec2_network, iam, kms, s3
 from tasks.rules.aws import ec2, ec2_compute, ec2_defaults, ec2_network, iam, iam_users, kms, s3
+from tasks.rules.aws import (
+    ec2,
+    ec2_compute,
+    ec2_defaults,
+    ec2_network,
+    iam,
+    iam_account,
+    iam_users,
+    kms,
+    s3,
+)
 from tasks.rules.azure import network, storage
 
 RULES: tuple[Rule, ...] = (
@@ -21,6 +32,7 @@ RULES: tuple[Rule, ...] = (
     *ec2_network.RULES,
     *s3.RULES,
     *iam.RULES,
+    *iam_account.RULES,
     *iam_users.RULES,
     *kms.RULES,
     *network.RULES,

@@ -32,7 +32,7 @@ from moto.s3.exceptions import S3ClientError
 from moto.s3.models import FakeBucket
 from moto.s3.responses import S3Response
 
-from deployments.local.aws import corrections_ec2
+from deployments.local.aws import corrections_ec2, corrections_iam
 
 ORGANIZATION_PAGE = 20  # ListAccounts: "MaxResults … valid range 1 to 20"
 
@@ -40,6 +40,7 @@ ORGANIZATION_PAGE = 20  # ListAccounts: "MaxResults … valid range 1 to 20"
 @functools.cache
 def install() -> None:
     corrections_ec2.install()
+    corrections_iam.install()
     AvailabilityZonesAndRegions.describe_regions = _describe_regions
     SecurityGroups.describe_security_groups = _describe_security_groups
     SecurityGroups.authorize_security_group_ingress = _authorize("ingress")

@@ -282,8 +282,8 @@ RULES = (
                 aws iam enable-mfa-device --user-name USER --serial-number SERIAL \\
                   --authentication-code1 CODE --authentication-code2 NEXT""",
             terraform="""
-                # A device is enrolled by the person who holds it. What can be written down is a policy
-                # that denies nearly everything while aws:MultiFactorAuthPresent is false.""",
+                # A device is enrolled by the person who holds it. What can be written down
+                # is a policy that denies nearly everything without a second factor.""",
             by_hand="""Only the person who holds the device can enroll it. What Suture could do is
                 to take the password away, which is no way to teach anybody.""",
             breaks="Scripts that sign in with the password alone.",
