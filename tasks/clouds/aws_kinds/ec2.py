@@ -118,6 +118,15 @@ def _snapshot(view: AwsView, region: str, snapshot: Item, public: bool) -> Resou
     )
 
 
+# --- networks ---------------------------------------------------------------------------------
+
+
+def _flow_logs(logs: list[Item]) -> list[dict[str, Any]]:
+    """Without how their delivery is going."""
+    kept = ("FlowLogId", "FlowLogStatus", "TrafficType", "LogDestinationType", "LogDestination")
+    return [{key: log[key] for key in kept if key in log} for log in logs]
+
+
 # --- defaults ---------------------------------------------------------------------------------
 
 
@@ -177,6 +186,39 @@ COLLECTORS = (
         name="{VolumeId}",
         again=Call(call="ec2:DescribeVolumes", params={"VolumeIds": ["{last}"]}, take="Volumes"),
         keep=("VolumeId", "Encrypted", "VolumeType", "SnapshotId"),
+        tags="Tags",
+    ),
+    listed(
+        "aws.ec2.network_acl",
+        Call(call="ec2:DescribeNetworkAcls", take="NetworkAcls"),
+        id="arn:{partition}:ec2:{region}:{account}:network-acl/{NetworkAclId}",
+        name="{NetworkAclId}",
+        again=Call(
+            call="ec2:DescribeNetworkAcls",
+            params={"NetworkAclIds": ["{last}"]},
+            take="NetworkAcls",
+        ),
+        keep=("NetworkAclId", "VpcId", "IsDefault", "Entries"),
+        tags="Tags",
+    ),
+    listed(
+        "aws.ec2.vpc",
+        Call(call="ec2:DescribeVpcs", take="Vpcs"),
+        id="arn:{partition}:ec2:{region}:{account}:vpc/{VpcId}",
+        name="{VpcId}",
+        again=Call(call="ec2:DescribeVpcs", params={"VpcIds": ["{last}"]}, take="Vpcs"),
+        keep=("VpcId", "CidrBlock", "IsDefault"),
+        parts=(
+            Part(
+                name="FlowLogs",
+                call=Call(
+                    call="ec2:DescribeFlowLogs",
+                    params={"Filter": [{"Name": "resource-id", "Values": ["{VpcId}"]}]},
+                    take="FlowLogs",
+                ),
+                shape=_flow_logs,
+            ),
+        ),
         tags="Tags",
     ),
     settings(

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tasks.model import Call, Change, Cloud, Resource, Rule, Severity, Step
+from tasks.model import Call, Change, Cloud, Config, Predicate, Resource, Rule, Severity, Step
 from tasks.rules.guide import written
-from tasks.rules.shape import mapping, sequence, text
+from tasks.rules.network import (
+    ALL_PORTS,
+    Door,
+    Network,
+    PortRange,
+    is_internet,
+    network,
+    subtract,
+    tcp,
+)
+from tasks.rules.shape import flag, mapping, number, odd, sequence, text
 
 # --- default security groups ------------------------------------------------------------------
 
@@ -90,11 +101,169 @@ def _words(permission: Mapping[str, Any]) -> str:
     return f"{traffic} with {', '.join(ends)}"
 
 
+# --- network ACLs -----------------------------------------------------------------------------
+
+_ENTRIES = "Entries"
+_PROTOCOLS = {"6": "tcp", "17": "udp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One inbound rule of a network ACL. Without ``ports`` it is about all of them."""
+
+    number: int
+    allows: bool
+    protocol: str
+    network: Network
+    ports: PortRange | None
+
+    def holds(self, door: Door) -> bool:
+        """Whether it decides about every port of ``door``."""
+        if self.protocol == "-1":
+            return True
+        if _PROTOCOLS.get(self.protocol) != door.protocol:
+            return False
+        return self.ports is None or (self.ports[0] <= door.first and door.last <= self.ports[1])
+
+
+def _inbound(config: Config) -> tuple[Entry, ...]:
+    """In the order in which EC2 asks them. MissingData where they cannot be read."""
+    entries = [mapping(one, _ENTRIES) for one in sequence(config[_ENTRIES], _ENTRIES)]
+    inbound = [_entry(one) for one in entries if not flag(one.get("Egress"), f"{_ENTRIES}.Egress")]
+    if not inbound:
+        raise odd(_ENTRIES)  # the last one, which denies the rest, is always there
+    return tuple(sorted(inbound, key=lambda entry: entry.number))
+
+
+def _entry(entry: Mapping[str, Any]) -> Entry:
+    action, ports = entry.get("RuleAction"), entry.get("PortRange")
+    if action not in ("allow", "deny"):
+        raise odd(f"{_ENTRIES}.RuleAction")
+    cidr = text(entry.get("CidrBlock") or entry.get("Ipv6CidrBlock"), f"{_ENTRIES}.CidrBlock")
+    try:
+        source = network(cidr)
+    except ValueError:
+        raise odd(f"{_ENTRIES}.CidrBlock") from None
+    return Entry(
+        number(entry.get("RuleNumber"), f"{_ENTRIES}.RuleNumber"),
+        action == "allow",
+        text(entry.get("Protocol"), f"{_ENTRIES}.Protocol"),
+        source,
+        None if ports is None else _ports(mapping(ports, f"{_ENTRIES}.PortRange")),
+    )
+
+
+def _ports(ports: Mapping[str, Any]) -> PortRange:
+    first, last = (number(ports.get(end), f"{_ENTRIES}.PortRange") for end in ("From", "To"))
+    return first, last
+
+
+def _is_open(entries: Iterable[Entry], door: Door) -> bool:
+    """Whether the internet comes through ``door``.
+
+    An entry that allows counts unless those asked before it deny all of its network: who is denied
+    beforehand, such as a few bad addresses, does not make the rest of the internet any smaller.
+    """
+    denied: list[Network] = []
+    allowed: list[Network] = []
+    for entry in entries:
+        if not entry.holds(door):
+            continue
+        if not entry.allows:
+            denied.append(entry.network)
+        elif subtract([entry.network], denied):
+            allowed.append(entry.network)
+    return is_internet(allowed)
+
+
+def acl_is_closed(*doors: Door) -> Predicate:
+    """The internet comes through none of ``doors``."""
+
+    def passes(resource: Resource) -> bool:
+        entries = resource.config.derived(_inbound)
+        return not any(_is_open(entries, door) for door in doors)
+
+    return passes
+
+
+# --- flow logs --------------------------------------------------------------------------------
+
+
+def has_flow_logs(resource: Resource) -> bool:
+    """An active flow log of the network itself records what was rejected, at least."""
+    logs = [mapping(one, "FlowLogs") for one in sequence(resource.config["FlowLogs"], "FlowLogs")]
+    return any(_records(one) for one in logs)
+
+
+def _records(log: Mapping[str, Any]) -> bool:
+    status = text(log.get("FlowLogStatus"), "FlowLogs.FlowLogStatus")
+    traffic = text(log.get("TrafficType"), "FlowLogs.TrafficType")
+    return status == "ACTIVE" and traffic in ("ALL", "REJECT")
+
+
 # --- the rows ---------------------------------------------------------------------------------
 
 _GROUP_WRITES = tuple(
     f"ec2:{verb}SecurityGroup{way}" for verb in ("Revoke", "Authorize") for _, way, _ in _WAYS
 )
+
+_ACL_CHANGES = ("Create", "Replace", "Delete")
+
+
+def _acl_rule(
+    name: str, what: str, doors: tuple[Door, ...], aka: tuple[str, ...], matters: str, entry: str
+) -> Rule:
+    """The row of one way in. ``entry`` is how the command line names its traffic."""
+    return Rule(
+        id=f"aws_ec2_network_acl_{name}_not_open",
+        kind="aws.ec2.network_acl",
+        severity=Severity.MEDIUM,
+        title=f"Network ACL does not open {what} to the internet",
+        passes=acl_is_closed(*doors),
+        fix=None,
+        reads=("ec2:DescribeNetworkAcls",),
+        writes=(),
+        events=(
+            "ec2:CreateNetworkAcl",
+            *(f"ec2:{change}NetworkAclEntry" for change in _ACL_CHANGES),
+        ),
+        aka=(*aka, "cis-aws-6.0:6.2"),
+        guide=written(
+            means=f"""Of the ACL's inbound rules, asked in the order of their numbers, one lets the
+                whole internet through to {what}, over IPv4 or IPv6, and none before it denies all
+                of that. A new network's default ACL lets everything through.""",
+            matters=f"""{matters} An ACL goes for every subnet that has it, and still stands when
+                somebody opens a security group by mistake.""",
+            console="""VPC > Network ACLs > the ACL > Inbound rules > Edit inbound rules: rules for
+                the sources that may, and a deny after them with a number below the one that allows
+                everything.""",
+            cli=f"""
+                aws ec2 describe-network-acls --network-acl-ids ACL
+                aws ec2 create-network-acl-entry --network-acl-id ACL --ingress \\
+                  --rule-number 80 --rule-action allow {entry} --cidr-block 10.0.0.0/8
+                aws ec2 create-network-acl-entry --network-acl-id ACL --ingress \\
+                  --rule-number 90 --rule-action deny {entry} --cidr-block 0.0.0.0/0""",
+            terraform="""
+                resource "aws_network_acl_rule" "closed" {
+                  network_acl_id = aws_network_acl.this.id
+                  rule_number    = 90
+                  rule_action    = "deny"
+                  protocol       = "tcp"
+                  from_port      = 22
+                  to_port        = 22
+                  cidr_block     = "0.0.0.0/0"
+                }""",
+            by_hand="""An ACL keeps no state: what comes back to a client inside is inbound traffic
+                too, to whichever port the client took, and a NAT gateway takes any from 1024 up. A
+                rule that closes one port for everybody cuts off some of that, and the networks of
+                your own as well. Which of them must pass only their owners know.""",
+            breaks="""Connections from networks that were not allowed before the deny; replies to
+                clients that happen to use the port, where it is above 1023. Allow your own networks
+                first, with lower numbers.""",
+            back="aws ec2 delete-network-acl-entry with the number of what was added.",
+        ),
+    )
+
 
 RULES = (
     Rule(
@@ -138,6 +307,68 @@ RULES = (
                 is.""",
             back="""Suture's undo puts back every rule as it was, with its description. The rules
                 have new ids then.""",
+        ),
+    ),
+    _acl_rule(
+        "ssh",
+        "SSH (22)",
+        tcp(22),
+        ("prowler:ec2_networkacl_allow_ingress_tcp_port_22",),
+        "Machines try passwords and stolen keys at every SSH server that answers.",
+        "--protocol tcp --port-range From=22,To=22",
+    ),
+    _acl_rule(
+        "rdp",
+        "Remote Desktop (3389)",
+        tcp(3389),
+        ("prowler:ec2_networkacl_allow_ingress_tcp_port_3389",),
+        "Remote Desktop open to everybody is how much ransomware comes in.",
+        "--protocol tcp --port-range From=3389,To=3389",
+    ),
+    _acl_rule(
+        "all_ports",
+        "every port",
+        ALL_PORTS,
+        ("prowler:ec2_networkacl_allow_ingress_any_port",),
+        "An ACL that lets everything through is none.",
+        "--protocol all",
+    ),
+    Rule(
+        id="aws_ec2_vpc_flow_logs_enabled",
+        kind="aws.ec2.vpc",
+        severity=Severity.MEDIUM,
+        title="VPC has flow logs of rejected traffic",
+        passes=has_flow_logs,
+        fix=None,
+        reads=("ec2:DescribeVpcs", "ec2:DescribeFlowLogs"),
+        writes=(),
+        events=("ec2:CreateVpc", "ec2:CreateFlowLogs", "ec2:DeleteFlowLogs"),
+        aka=("prowler:vpc_flow_logs_enabled", "securityhub:EC2.6", "cis-aws-6.0:4.7"),
+        guide=written(
+            means="""No active flow log of this network records what was rejected: there is none, it
+                is about single subnets or interfaces, or it records accepted traffic only.""",
+            matters="""After a break-in the first question is who talked to whom. Flow logs are the
+                only answer for traffic that no load balancer and no application has logged, and
+                they cannot be had afterwards.""",
+            console="""VPC > Your VPCs > the VPC > Flow logs > Create flow log > Filter: Reject or
+                All > a bucket, or a log group with a role that may write there.""",
+            cli="""
+                aws ec2 create-flow-logs --resource-type VPC --resource-ids VPC \\
+                  --traffic-type REJECT --log-destination-type s3 \\
+                  --log-destination arn:aws:s3:::BUCKET""",
+            terraform="""
+                resource "aws_flow_log" "this" {
+                  vpc_id               = aws_vpc.this.id
+                  traffic_type         = "REJECT"
+                  log_destination_type = "s3"
+                  log_destination      = aws_s3_bucket.logs.arn
+                }""",
+            by_hand="""Where logs go, for how long, and who pays for them is for you to say. And a
+                flow log gets its id when it is made: an undo that is written down beforehand, as
+                all of Suture's are, could not name the one to delete.""",
+            breaks="""Nothing: flow logs are taken beside the traffic. They cost by volume; rejected
+                traffic alone is a small part of all.""",
+            back="aws ec2 delete-flow-logs with its id. What was logged stays.",
         ),
     ),
 )

@@ -13,11 +13,11 @@ from tasks.rules.shape import flag, mapping, number, odd, sequence, text
 
 
 def _root(resource: Resource, name: str) -> bool:
-    """A count of GetAccountSummary that is 0 or 1."""
+    """Whether there is one, by GetAccountSummary's count."""
     count = number(mapping(resource.config["Root"], "Root").get(name), f"Root.{name}")
-    if count not in (0, 1):
+    if count < 0:
         raise odd(f"Root.{name}")
-    return count == 1
+    return count > 0
 
 
 def has_no_root_key(resource: Resource) -> bool:

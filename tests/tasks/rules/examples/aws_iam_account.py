@@ -88,7 +88,7 @@ def allow(action: Any, resource: Any, **more: Any) -> dict[str, Any]:
 MFA = {"Condition": {"Bool": {"aws:MultiFactorAuthPresent": "true"}}}
 CERTIFICATE = {"ServerCertificateName": "www", "Expiration": "2025-02-28T08:09:10Z"}
 EXAMPLES: dict[str, Any] = {
-    "aws_iam_account_no_root_key": ([account()], [account(1), account(1, 0)], "Root"),
+    "aws_iam_account_no_root_key": ([account()], [account(1), account(2, 0)], "Root"),
     "aws_iam_account_root_mfa": (
         [account(), account(1, 1), account(0, 0, AccountPasswordPresent=0)],
         [
