@@ -121,6 +121,10 @@ def _snapshot(view: AwsView, region: str, snapshot: Item, public: bool) -> Resou
 # --- networks ---------------------------------------------------------------------------------
 
 
+# Networks that other accounts share are listed too, and are theirs to judge.
+_OWN = [{"Name": "owner-id", "Values": ["{account}"]}]
+
+
 def _flow_logs(logs: list[Item]) -> list[dict[str, Any]]:
     """Without how their delivery is going."""
     kept = ("FlowLogId", "FlowLogStatus", "TrafficType", "LogDestinationType", "LogDestination")
@@ -190,12 +194,12 @@ COLLECTORS = (
     ),
     listed(
         "aws.ec2.network_acl",
-        Call(call="ec2:DescribeNetworkAcls", take="NetworkAcls"),
+        Call(call="ec2:DescribeNetworkAcls", params={"Filters": _OWN}, take="NetworkAcls"),
         id="arn:{partition}:ec2:{region}:{account}:network-acl/{NetworkAclId}",
         name="{NetworkAclId}",
         again=Call(
             call="ec2:DescribeNetworkAcls",
-            params={"NetworkAclIds": ["{last}"]},
+            params={"NetworkAclIds": ["{last}"], "Filters": _OWN},
             take="NetworkAcls",
         ),
         keep=("NetworkAclId", "VpcId", "IsDefault", "Entries"),
@@ -203,10 +207,14 @@ COLLECTORS = (
     ),
     listed(
         "aws.ec2.vpc",
-        Call(call="ec2:DescribeVpcs", take="Vpcs"),
+        Call(call="ec2:DescribeVpcs", params={"Filters": _OWN}, take="Vpcs"),
         id="arn:{partition}:ec2:{region}:{account}:vpc/{VpcId}",
         name="{VpcId}",
-        again=Call(call="ec2:DescribeVpcs", params={"VpcIds": ["{last}"]}, take="Vpcs"),
+        again=Call(
+            call="ec2:DescribeVpcs",
+            params={"VpcIds": ["{last}"], "Filters": _OWN},
+            take="Vpcs",
+        ),
         keep=("VpcId", "CidrBlock", "IsDefault"),
         parts=(
             Part(
