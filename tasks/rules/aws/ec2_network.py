@@ -210,10 +210,64 @@ _GROUP_WRITES = tuple(
 _ACL_CHANGES = ("Create", "Replace", "Delete")
 
 
+_LOOK = "aws ec2 describe-network-acls --network-acl-ids ACL"
+
+
+def _closing(port: int) -> tuple[str, str]:
+    """How one port is closed by hand: on the command line, and in Terraform."""
+    traffic = f"--protocol tcp --port-range From={port},To={port}"
+    cli = f"""
+        {_LOOK}
+        aws ec2 create-network-acl-entry --network-acl-id ACL --ingress --rule-number 80 \\
+          {traffic} --rule-action allow --cidr-block 10.0.0.0/8
+        aws ec2 create-network-acl-entry --network-acl-id ACL --ingress --rule-number 90 \\
+          {traffic} --rule-action deny --cidr-block 0.0.0.0/0
+        # And the same with --ipv6-cidr-block ::/0, where the network has IPv6."""
+    terraform = f"""
+        resource "aws_network_acl_rule" "closed" {{
+          network_acl_id = aws_network_acl.this.id
+          rule_number    = 90
+          rule_action    = "deny"
+          protocol       = "tcp"
+          from_port      = {port}
+          to_port        = {port}
+          cidr_block     = "0.0.0.0/0"
+        }}"""
+    return cli, terraform
+
+
+# What takes the place of "everything": the service's own port, and replies to clients inside.
+_NARROWING = (
+    f"""
+        {_LOOK}
+        aws ec2 create-network-acl-entry --network-acl-id ACL --ingress --rule-number 80 \\
+          --protocol tcp --port-range From=443,To=443 --rule-action allow --cidr-block 0.0.0.0/0
+        aws ec2 create-network-acl-entry --network-acl-id ACL --ingress --rule-number 90 \\
+          --protocol tcp --port-range From=1024,To=65535 --rule-action allow --cidr-block 0.0.0.0/0
+        aws ec2 delete-network-acl-entry --network-acl-id ACL --ingress --rule-number 100""",
+    """
+        resource "aws_network_acl_rule" "https" {
+          network_acl_id = aws_network_acl.this.id
+          rule_number    = 80
+          rule_action    = "allow"
+          protocol       = "tcp"
+          from_port      = 443
+          to_port        = 443
+          cidr_block     = "0.0.0.0/0"
+        }""",
+)
+
+
 def _acl_rule(
-    name: str, what: str, doors: tuple[Door, ...], aka: tuple[str, ...], matters: str, entry: str
+    name: str,
+    what: str,
+    doors: tuple[Door, ...],
+    aka: str,
+    matters: str,
+    by_hand: tuple[str, str],
 ) -> Rule:
-    """The row of one way in. ``entry`` is how the command line names its traffic."""
+    """The row of one way in. ``by_hand`` is how people close it: by the CLI, and in Terraform."""
+    cli, terraform = by_hand
     return Rule(
         id=f"aws_ec2_network_acl_{name}_not_open",
         kind="aws.ec2.network_acl",
@@ -227,39 +281,24 @@ def _acl_rule(
             "ec2:CreateNetworkAcl",
             *(f"ec2:{change}NetworkAclEntry" for change in _ACL_CHANGES),
         ),
-        aka=(*aka, "cis-aws-6.0:6.2"),
+        aka=(aka, "cis-aws-6.0:6.2"),
         guide=written(
             means=f"""Of the ACL's inbound rules, asked in the order of their numbers, one lets the
-                whole internet through to {what}, over IPv4 or IPv6, and none before it denies all
-                of that. A new network's default ACL lets everything through.""",
+                whole internet come through to {what}, over IPv4 or IPv6, and none before it denies
+                all of that. A new network's default ACL lets everything through.""",
             matters=f"""{matters} An ACL goes for every subnet that has it, and still stands when
                 somebody opens a security group by mistake.""",
             console="""VPC > Network ACLs > the ACL > Inbound rules > Edit inbound rules: rules for
-                the sources that may, and a deny after them with a number below the one that allows
-                everything.""",
-            cli=f"""
-                aws ec2 describe-network-acls --network-acl-ids ACL
-                aws ec2 create-network-acl-entry --network-acl-id ACL --ingress \\
-                  --rule-number 80 --rule-action allow {entry} --cidr-block 10.0.0.0/8
-                aws ec2 create-network-acl-entry --network-acl-id ACL --ingress \\
-                  --rule-number 90 --rule-action deny {entry} --cidr-block 0.0.0.0/0""",
-            terraform="""
-                resource "aws_network_acl_rule" "closed" {
-                  network_acl_id = aws_network_acl.this.id
-                  rule_number    = 90
-                  rule_action    = "deny"
-                  protocol       = "tcp"
-                  from_port      = 22
-                  to_port        = 22
-                  cidr_block     = "0.0.0.0/0"
-                }""",
+                what must pass, numbered below the one that lets everything through; then a deny, or
+                no such rule any more.""",
+            cli=cli,
+            terraform=terraform,
             by_hand="""An ACL keeps no state: what comes back to a client inside is inbound traffic
                 too, to whichever port the client took, and a NAT gateway takes any from 1024 up. A
                 rule that closes one port for everybody cuts off some of that, and the networks of
                 your own as well. Which of them must pass only their owners know.""",
-            breaks="""Connections from networks that were not allowed before the deny; replies to
-                clients that happen to use the port, where it is above 1023. Allow your own networks
-                first, with lower numbers.""",
+            breaks="""Connections from networks that were not allowed first, and replies to clients
+                that happen to use a port that is closed, where it is above 1023.""",
             back="aws ec2 delete-network-acl-entry with the number of what was added.",
         ),
     )
@@ -313,25 +352,25 @@ RULES = (
         "ssh",
         "SSH (22)",
         tcp(22),
-        ("prowler:ec2_networkacl_allow_ingress_tcp_port_22",),
+        "prowler:ec2_networkacl_allow_ingress_tcp_port_22",
         "Machines try passwords and stolen keys at every SSH server that answers.",
-        "--protocol tcp --port-range From=22,To=22",
+        _closing(22),
     ),
     _acl_rule(
         "rdp",
         "Remote Desktop (3389)",
         tcp(3389),
-        ("prowler:ec2_networkacl_allow_ingress_tcp_port_3389",),
+        "prowler:ec2_networkacl_allow_ingress_tcp_port_3389",
         "Remote Desktop open to everybody is how much ransomware comes in.",
-        "--protocol tcp --port-range From=3389,To=3389",
+        _closing(3389),
     ),
     _acl_rule(
         "all_ports",
         "every port",
         ALL_PORTS,
-        ("prowler:ec2_networkacl_allow_ingress_any_port",),
+        "prowler:ec2_networkacl_allow_ingress_any_port",
         "An ACL that lets everything through is none.",
-        "--protocol all",
+        _NARROWING,
     ),
     Rule(
         id="aws_ec2_vpc_flow_logs_enabled",
