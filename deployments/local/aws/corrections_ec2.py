@@ -1,11 +1,15 @@
-"""Where moto strays from EC2 on instances and snapshots."""
+"""Where moto strays from EC2 on instances, images and snapshots."""
 
 from __future__ import annotations
 
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.responses._base_response import EC2BaseResponse
+from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 from moto.ec2.responses.instances import InstanceResponse
+
+from deployments.local.aws import gaps_ec2
 
 # parameter -> moto's attribute, and what EC2 takes.
 _OPTIONS = {
@@ -14,6 +18,7 @@ _OPTIONS = {
     "HttpProtocolIpv6": ("http_protocol_ipv6", ("enabled", "disabled")),
     "InstanceMetadataTags": ("instance_metadata_tags", ("enabled", "disabled")),
 }
+_modify_image_attribute = AmisResponse.modify_image_attribute
 _modify_snapshot_attribute = ElasticBlockStore.modify_snapshot_attribute
 
 
@@ -21,6 +26,7 @@ def install() -> None:
     InstanceResponse.modify_instance_metadata_options = _modify_metadata_options
     ElasticBlockStore.describe_snapshots = _describe_snapshots
     ElasticBlockStore.modify_snapshot_attribute = _share_snapshot
+    AmisResponse.modify_image_attribute = _share_image
 
 
 def _modify_metadata_options(self: InstanceResponse) -> ActionResult:
@@ -63,11 +69,36 @@ def _describe_snapshots(self: ElasticBlockStore) -> ActionResult:
 
 
 def _share_snapshot(self: ElasticBlockStore) -> ActionResult:
-    """EC2 makes no encrypted snapshot public."""
-    snapshot = self.ec2_backend.get_snapshot(self._get_param("SnapshotId"))
-    public = "all" in self._get_param("GroupNames", [])
-    if public and self._get_param("OperationType") == "add" and snapshot.encrypted:
-        raise EC2ClientError(
-            "InvalidParameterValue", "Encrypted snapshots with EBS default key cannot be shared"
-        )
+    """EC2 makes no encrypted snapshot public, and none at all where that is blocked."""
+    added = _added(self, "CreateVolumePermission")
+    if self._get_param("OperationType") == "add":
+        added |= set(self._get_param("GroupNames", []))
+    if "all" in added:
+        _refuse_where_blocked(self, "Snapshot")
+        if self.ec2_backend.get_snapshot(self._get_param("SnapshotId")).encrypted:
+            raise EC2ClientError(
+                "InvalidParameterValue", "Encrypted snapshots cannot be shared publicly."
+            )
     return _modify_snapshot_attribute(self)
+
+
+def _share_image(self: AmisResponse) -> ActionResult:
+    added = _added(self, "LaunchPermission")
+    if self._get_param("OperationType") == "add":
+        added |= set(self._get_param("UserGroups", []))
+    if "all" in added:
+        _refuse_where_blocked(self, "Image")
+    return _modify_image_attribute(self)
+
+
+def _added(self: EC2BaseResponse, parameter: str) -> set[str]:
+    """The groups that a call lets in."""
+    return {one.get("Group", "") for one in self._get_param(parameter, {}).get("Add", [])}
+
+
+def _refuse_where_blocked(self: EC2BaseResponse, thing: str) -> None:
+    if gaps_ec2.sharing(self.current_account, self.region, thing) != gaps_ec2.OPEN:
+        raise EC2ClientError(
+            "OperationNotPermitted",
+            f"{thing}s cannot be shared publicly: block public access is enabled.",
+        )

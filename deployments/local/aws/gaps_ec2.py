@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from moto.ec2.models import ec2_backends
+
 from deployments.local.aws.errors import Refusal
 from deployments.local.aws.gaps import GAPS, Asked, Gap
 
 OPEN = "unblocked"
+
+
+def sharing(account: str, region: str, thing: str) -> str:
+    """The state of the block: what moto does about a call has to heed it."""
+    return str(getattr(ec2_backends[account][region], f"{thing}_sharing".lower(), OPEN))
+
+
+def _set_sharing(asked: Asked, thing: str, state: str) -> None:
+    setattr(ec2_backends[asked.account][asked.region], f"{thing}_sharing".lower(), state)
 
 
 def _parameter(asked: Asked, name: str, known: tuple[str, ...]) -> str:
@@ -30,17 +41,17 @@ def _parameter(asked: Asked, name: str, known: tuple[str, ...]) -> str:
 
 def _sharing(thing: str, parameter: str, states: tuple[str, ...]) -> dict[tuple[str, str], Gap]:
     """Get, enable and disable the block of one kind of thing."""
-    key = f"{thing} sharing"
 
     def get(asked: Asked) -> Mapping[str, Any]:
-        return {parameter: asked.state.get(key, OPEN), "ManagedBy": "account"}
+        return {parameter: sharing(asked.account, asked.region, thing), "ManagedBy": "account"}
 
     def enable(asked: Asked) -> Mapping[str, Any]:
-        asked.state[key] = _parameter(asked, parameter, states)
-        return {parameter: asked.state[key]}
+        state = _parameter(asked, parameter, states)
+        _set_sharing(asked, thing, state)
+        return {parameter: state}
 
     def disable(asked: Asked) -> Mapping[str, Any]:
-        asked.state.pop(key, None)
+        _set_sharing(asked, thing, OPEN)
         return {parameter: OPEN}
 
     return {

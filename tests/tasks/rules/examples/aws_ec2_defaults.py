@@ -55,8 +55,8 @@ EXAMPLES: dict[str, Any] = {
     "aws_ec2_snapshot_defaults_public_access_blocked": (
         [{"SnapshotBlockPublicAccess": "block-all-sharing"}],
         [
-            {"SnapshotBlockPublicAccess": "block-new-sharing"},
             {"SnapshotBlockPublicAccess": "unblocked"},
+            {"SnapshotBlockPublicAccess": "block-new-sharing"},
         ],
         "SnapshotBlockPublicAccess",
     ),
