@@ -204,8 +204,9 @@ def settings(
         wanted = [part for part in parts if view.needs(part.call.action)]
         read = await asyncio.gather(*(_part(view, asked, part, known) for part in wanted))
         found = dict(zip((part.name for part in wanted), read, strict=True))
-        if len(found) == 1 and isinstance(one := next(iter(found.values())), _Gap):
-            raise one.error  # nothing was read at all
+        missing = [one for one in found.values() if isinstance(one, _Gap)]
+        if missing and len(missing) == len(found):
+            raise missing[0].error  # nothing was read at all
         return view.resource(
             kind,
             region if regional else GLOBAL,

@@ -134,10 +134,10 @@ def _flow_logs(logs: list[Item]) -> list[dict[str, Any]]:
 # --- defaults ---------------------------------------------------------------------------------
 
 
-def _metadata_defaults(answer: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata_defaults(level: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults themselves, without a word on who set them; none where there are none."""
     about = ("ManagedBy", "ManagedExceptionMessage")
-    return {name: one for name, one in answer.get("AccountLevel", {}).items() if name not in about}
+    return {name: one for name, one in level.items() if name not in about}
 
 
 COLLECTORS = (
@@ -269,7 +269,7 @@ COLLECTORS = (
         (
             Part(
                 name="InstanceMetadataDefaults",
-                call=Call(call="ec2:GetInstanceMetadataDefaults"),
+                call=Call(call="ec2:GetInstanceMetadataDefaults", take="AccountLevel"),
                 shape=_metadata_defaults,
             ),
         ),
