@@ -7,11 +7,6 @@ from fnmatch import fnmatchcase
 
 from tasks.errors import BadInput
 from tasks.model import Rule
-from tasks.rules.aws import ec2, iam, kms, s3
-from tasks.rules.azure import compute, keyvault, monitor, network, storage
-from tasks.rules.aws import ec2, ec2_defaults, ec2_network, iam, kms, s3
-from tasks.rules.aws import ec2, ec2_compute, ec2_defaults, ec2_network, iam, kms, s3
-from tasks.rules.aws import ec2, ec2_compute, ec2_defaults, ec2_network, iam, iam_users, kms, s3
 from tasks.rules.aws import (
     ec2,
     ec2_compute,
@@ -23,7 +18,7 @@ from tasks.rules.aws import (
     kms,
     s3,
 )
-from tasks.rules.azure import network, storage
+from tasks.rules.azure import compute, keyvault, monitor, network, storage
 
 RULES: tuple[Rule, ...] = (
     *ec2.RULES,
