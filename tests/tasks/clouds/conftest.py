@@ -44,7 +44,7 @@ from tasks.clouds.retrying import Patience
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.transport import Limits
 from tasks.inventory import AwsSource, AzureSource, HubCredentials, Inventory, load_inventory
-from tasks.model import Account, Call, Cloud, Resource, Rule, Step
+from tasks.model import Account, AccountScan, Call, Cloud, Resource, Rule, Step, Verdict
 from tasks.rules import rule
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -198,6 +198,18 @@ class Gated:
                 )
 
         return asyncio.run(read())
+
+    def scan(self, finding: Mapping[str, str]) -> list[Verdict]:
+        """What a scan of the finding's account for its rule alone says of its resource."""
+        account, row = self.account(finding), rule(finding["rule"])
+
+        async def scan() -> AccountScan:
+            async with Scanner(self.inventory) as scanner:
+                return await scanner.scan(account, [row])
+
+        scanned = asyncio.run(scan())
+        assert not scanned.failed
+        return [one.verdict for one in scanned.observations if one.resource == finding["resource"]]
 
     def fix(self, finding: Mapping[str, str], resource: Resource) -> tuple[Step, ...]:
         """The steps that close the finding; open ports are closed to everyone."""

@@ -54,6 +54,7 @@ def test_a_row_is_found_fixed_and_put_back_and_its_session_does_no_more(
     finding = customer.plant(table, row, table.examples[row.id][1][0])
     before = gated.read(finding)
     assert row.judge(before) == (Verdict.FAIL, "")
+    assert gated.scan(finding) == [Verdict.FAIL], "what the rule reads is not enough to find it"
     steps = steps_of(row, before, table.values(row))
     assert steps
     sibling = None
@@ -135,3 +136,4 @@ def _everything() -> Any:
 def test_a_guided_row_is_found(row: Rule, table: Any, gated: Gated, customer: Customer) -> None:
     finding = customer.plant(table, row, table.examples[row.id][1][0])
     assert row.judge(gated.read(finding)) == (Verdict.FAIL, "")
+    assert gated.scan(finding) == [Verdict.FAIL], "what the rule reads is not enough to find it"
