@@ -38,6 +38,27 @@ FEWEST_GRAPH_SUBSCRIPTIONS = 50
 
 # What ARM changes by itself: no rule reads it, and it must not look like drift.
 VOLATILE = frozenset({"etag", "provisioningState", "resourceGuid"})
+# An identity that is taken away and given again is another one.
+_IDENTITY = frozenset({"principalId", "tenantId", "clientId"})
+_SITE_STATE = frozenset(
+    {
+        "availabilityState",
+        "inboundIpAddress",
+        "inProgressOperationId",
+        "lastModifiedTimeUtc",
+        "outboundIpAddresses",
+        "possibleInboundIpAddresses",
+        "possibleOutboundIpAddresses",
+        "siteConfig",  # a part of config/web, which is read by itself
+        "slotSwapStatus",
+        "suspendedTill",
+        "trafficManagerHostNames",
+        "usageState",
+    }
+)
+_DATABASE_STATE = frozenset({"state", "userVisibleState", "earliestRestoreDate"})
+WEB_API = "2023-12-01"
+SQL_API = "2021-11-01"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +103,9 @@ class Collector:
     with the value ARM gives it. ``around`` are the properties that say what hangs on one, for its
     snapshots: of the volatile ones, those that a re-reading gives. ``parts`` are read by calls of
     their own for each resource. ``itself``: it is the subscription, of which there is one.
+    ``filter`` is the list's, where it gives more than is wanted. ``always`` names the settings that
+    a subscription has though the list leaves out those that nobody has made: they are read as ones
+    without properties.
     """
 
     kind: str
@@ -93,6 +117,8 @@ class Collector:
     graph: bool = False
     parts: tuple[Part, ...] = ()
     itself: bool = False
+    filter: str = ""
+    always: tuple[str, ...] = ()
 
     @property
     def read(self) -> str:
@@ -151,6 +177,19 @@ DIAGNOSTICS = Part(
     api_version="2021-05-01-preview",
     many=True,
 )
+
+
+def _configurations(api_version: str, *names: str) -> tuple[Part, ...]:
+    """A flexible server's: their values alone, for whether one was ever set changes nothing."""
+    return tuple(
+        Part(
+            name=one,
+            path=f"/configurations/{one}",
+            api_version=api_version,
+            only=frozenset({"value"}),
+        )
+        for one in names
+    )
 
 
 COLLECTORS: Mapping[str, Collector] = {
@@ -253,6 +292,142 @@ COLLECTORS: Mapping[str, Collector] = {
                 ),
             ),
         ),
+        Collector(
+            kind="azure.web.site",
+            type="Microsoft.Web/sites",
+            api_version=WEB_API,
+            keys=("name", "location", "kind", "identity", "properties"),
+            volatile=VOLATILE | _IDENTITY | _SITE_STATE,
+            parts=(
+                Part(
+                    name="config/web",
+                    path="/config/web",
+                    api_version=WEB_API,
+                    only=frozenset(
+                        {
+                            "minTlsVersion",
+                            "http20Enabled",
+                            "ftpsState",
+                            "remoteDebuggingEnabled",
+                            "ipSecurityRestrictions",
+                            "ipSecurityRestrictionsDefaultAction",
+                            "scmIpSecurityRestrictionsUseMain",
+                        }
+                    ),
+                ),
+                Part(
+                    name="config/authsettingsV2",
+                    path="/config/authsettingsV2",
+                    api_version=WEB_API,
+                    only=frozenset({"platform", "globalValidation"}),
+                ),
+                DIAGNOSTICS,
+            ),
+        ),
+        Collector(
+            kind="azure.sql.server",
+            type="Microsoft.Sql/servers",
+            api_version=SQL_API,
+            keys=("name", "location", "properties"),
+            parts=(
+                Part(name="firewallRules", path="/firewallRules", api_version=SQL_API, many=True),
+                Part(
+                    name="auditingSettings",
+                    path="/auditingSettings/default",
+                    api_version=SQL_API,
+                ),
+                Part(
+                    name="azureADOnlyAuthentications",
+                    path="/azureADOnlyAuthentications/Default",
+                    api_version=SQL_API,
+                    absent=("ResourceNotFound", "NotFound"),
+                ),
+            ),
+        ),
+        *(
+            Collector(
+                kind=f"azure.{service.lower()}.server",
+                type=f"Microsoft.{service}/servers",
+                api_version="2017-12-01",
+                keys=("name", "location", "properties"),
+                volatile=VOLATILE | _DATABASE_STATE,
+            )
+            for service in ("DBforMySQL", "DBforPostgreSQL")
+        ),
+        Collector(
+            kind="azure.dbformysql.flexible_server",
+            type="Microsoft.DBforMySQL/flexibleServers",
+            api_version="2023-12-30",
+            keys=("name", "location", "properties"),
+            volatile=VOLATILE | _DATABASE_STATE,
+            parts=_configurations("2023-12-30", "require_secure_transport"),
+        ),
+        Collector(
+            kind="azure.dbforpostgresql.flexible_server",
+            type="Microsoft.DBforPostgreSQL/flexibleServers",
+            api_version="2024-08-01",
+            keys=("name", "location", "properties"),
+            volatile=VOLATILE | _DATABASE_STATE,
+            parts=_configurations(
+                "2024-08-01",
+                "require_secure_transport",
+                "log_checkpoints",
+                "log_connections",
+                "log_disconnections",
+                "connection_throttle.enable",
+            ),
+        ),
+        Collector(
+            kind="azure.network.virtual_network",
+            type="Microsoft.Network/virtualNetworks",
+            api_version="2024-05-01",
+            keys=("name", "location", "properties"),
+            # What stands in a subnet changes with every machine, and no rule reads it.
+            volatile=VOLATILE
+            | {
+                "ipConfigurations",
+                "ipConfigurationProfiles",
+                "privateEndpoints",
+                "resourceNavigationLinks",
+                "serviceAssociationLinks",
+            },
+        ),
+        Collector(
+            kind="azure.network.flow_log",
+            type="Microsoft.Network/networkWatchers",
+            api_version="2024-05-01",
+            keys=("name", "location", "properties"),
+            volatile=VOLATILE | {"runningOperationIds"},
+            parts=(Part(name="flowLogs", path="/flowLogs", api_version="2024-05-01", many=True),),
+        ),
+        Collector(
+            kind="azure.authorization.role_definition",
+            type="Microsoft.Authorization/roleDefinitions",
+            api_version="2022-04-01",
+            keys=("name", "properties"),
+            volatile=VOLATILE | {"createdBy", "createdOn", "updatedBy", "updatedOn"},
+            filter="type eq 'CustomRole'",
+        ),
+        Collector(
+            kind="azure.security.contact",
+            type="Microsoft.Security/securityContacts",
+            api_version="2023-12-01-preview",
+            keys=("name", "properties"),
+            always=("default",),
+        ),
+        Collector(
+            kind="azure.security.pricing",
+            type="Microsoft.Security/pricings",
+            api_version="2024-01-01",
+            keys=("name", "properties"),
+            volatile=VOLATILE
+            | {
+                "enablementTime",
+                "freeTrialRemainingTime",
+                "operationStatus",
+                "resourcesCoverageStatus",
+            },
+        ),
     )
 }
 
@@ -317,7 +492,7 @@ async def _from_graph(
         refused = reason(error)
         return {
             one.kind: ([], Covered(EVERY_REGION, one.kind, ok=False, reason=refused))
-            for one in offered
+            for one in collectors
         }, frozenset()
     except CloudError:
         graph.drop(subscription)
@@ -356,8 +531,7 @@ async def _collect_one(
         if collector.itself:
             resources = [await _subscription(api, path, collector)]
         else:
-            listed = api.items(f"{path}/providers/{collector.type}", collector.api_version)
-            resources = [_resource(subscription, collector, item) async for item in listed]
+            resources = await _listed(api, f"{path}/providers/{collector.type}", collector)
     except CloudError as error:
         covered = Covered(EVERY_REGION, collector.kind, ok=False, reason=reason(error))
         return [], covered
@@ -365,11 +539,27 @@ async def _collect_one(
     return resources, Covered(EVERY_REGION, collector.kind, ok=True)
 
 
+async def _listed(api: AzureApi, path: str, collector: Collector) -> list[Resource]:
+    """What ARM lists of a kind, and the settings that it leaves out while nobody has made them."""
+    subscription = path.split("/")[2]
+    query = {"$filter": collector.filter} if collector.filter else {}
+    items = [item async for item in api.items(path, collector.api_version, **query)]
+    resources = [_resource(subscription, collector, item) for item in items]
+    known = {one.name.lower() for one in resources}
+    unmade = [name for name in collector.always if name.lower() not in known]
+    return resources + [_resource(subscription, collector, _unmade(path, name)) for name in unmade]
+
+
 async def _subscription(api: AzureApi, path: str, collector: Collector) -> Resource:
     """The subscription as a resource: what hangs on it are its parts."""
     item = await api.get(path, collector.api_version)
     named = {"id": path, "name": item.get("displayName") or path.rpartition("/")[2]}
     return _resource(path.rpartition("/")[2], collector, named)
+
+
+def _unmade(collection: str, name: str) -> dict[str, Any]:
+    """A setting as ARM would give it if it gave those that nobody has made."""
+    return {"id": f"{collection}/{name}", "name": name, "properties": {}}
 
 
 async def _with_parts(
@@ -425,7 +615,7 @@ async def _part(api: AzureApi, part: Part, resource: Resource) -> tuple[Any, str
 
 def _properties(part: Part, item: Mapping[str, Any]) -> Any:
     said = settled(item["properties"], part.volatile)
-    return {key: said[key] for key in said if key in part.only} if part.only else said
+    return {key: value for key, value in said.items() if key in part.only} if part.only else said
 
 
 async def read_one(api: AzureApi, subscription: str, kind: str, resource_id: str) -> Resource:
@@ -439,11 +629,22 @@ async def look(api: AzureApi, subscription: str, kind: str, resource_id: str) ->
     if collector.itself:
         whole = await _subscription(api, f"/subscriptions/{subscription}", collector)
         return Seen(await _whole(api, collector, whole))
-    item = await api.get(resource_id, collector.api_version)
+    item = await _item(api, collector, resource_id)
     resource = _resource(subscription, collector, item)
     said = item.get("properties") or {}
     around = {part: settled(said[part], VOLATILE) for part in collector.around if part in said}
     return Seen(await _whole(api, collector, resource), around)
+
+
+async def _item(api: AzureApi, collector: Collector, resource_id: str) -> dict[str, Any]:
+    try:
+        return await api.get(resource_id, collector.api_version)
+    except ResourceGone:
+        collection, _, name = resource_id.rpartition("/")
+        for one in collector.always:
+            if one.lower() == name.lower():
+                return _unmade(collection, one)
+        raise
 
 
 def _from_row(subscription: str, row: dict[str, Any]) -> Resource:
@@ -465,6 +666,8 @@ def _resource(subscription: str, collector: Collector, item: Any) -> Resource:
         }
         if "location" in config:
             config["location"] = location  # "West Europe" in some answers, westeurope in others
+        if "identity" in collector.keys and not config.get("identity"):
+            config["identity"] = {"type": "None"}  # which some answers say, and some leave out
         return Resource(
             cloud=Cloud.AZURE,
             account=subscription,

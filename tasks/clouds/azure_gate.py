@@ -31,6 +31,12 @@ CREDENTIAL = "suture-gate-"  # what the names of our federated credentials begin
 _IDENTITY_API = "2023-01-31"
 _AUTHORIZATION_API = "2022-04-01"
 _SEGMENT = r"(?!\.+(/|$))[\w.()-]+"  # of an ARM id; dots alone would lead elsewhere
+# A setting of the subscription itself is TYPE/NAME, of a provider whose resources hold no others.
+_OF_SUBSCRIPTION = (
+    r"/providers/(?!microsoft\.(resources|management|subscription|authorization)/)"
+    rf"{_SEGMENT}/{_SEGMENT}/{_SEGMENT}"
+)
+_IN_GROUP = rf"/resourcegroups/{_SEGMENT}/providers/{_SEGMENT}(/{_SEGMENT}/{_SEGMENT})+"
 _UNTIL = "Suture's gate, opened until "
 
 
@@ -61,6 +67,9 @@ class AzureGate:
         self._source = source
         self._issuer = issuer
         self._subscription = f"/subscriptions/{subscription.lower()}"
+        self._one_resource = re.compile(
+            rf"{re.escape(self._subscription)}({_IN_GROUP}|{_OF_SUBSCRIPTION})"
+        )
         self._arm = Arm(source, subscription, credential)
         self._identity = source.remediator_identity
         # The identity serves all subscriptions: the names tell whose a credential is.
@@ -149,13 +158,9 @@ class AzureGate:
         """The resources as scopes, each once. Nothing wider than a resource is ever opened."""
         if not resources:
             raise BadInput("resources", "the gate opens for named resources.", "Name them.")
-        inside = re.compile(
-            rf"{self._subscription}/resourcegroups/{_SEGMENT}"
-            rf"/providers/{_SEGMENT}(/{_SEGMENT}/{_SEGMENT})+"
-        )
         scopes = list(dict.fromkeys(one.lower().rstrip("/") for one in resources))
         for scope in scopes:
-            if not inside.fullmatch(scope):
+            if not self._one_resource.fullmatch(scope):
                 raise BadInput("resources", f"{scope!r} is no resource of this subscription.")
         return scopes
 
@@ -231,7 +236,9 @@ class AzureGate:
         for assignment in found:
             given = assignment["properties"]
             ours = given["roleDefinitionId"].lower().endswith(f"/{self._role}")
-            if ours and given["scope"].lower().startswith(f"{self._subscription}/resourcegroups/"):
+            scope = given["scope"].lower()
+            in_group = scope.startswith(f"{self._subscription}/resourcegroups/")
+            if ours and (in_group or self._one_resource.fullmatch(scope)):
                 yield assignment
 
     def _principal(self) -> str:

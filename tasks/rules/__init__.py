@@ -18,7 +18,20 @@ from tasks.rules.aws import (
     kms,
     s3,
 )
-from tasks.rules.azure import compute, keyvault, monitor, network, storage
+from tasks.rules.azure import (
+    authorization,
+    compute,
+    databases,
+    keyvault,
+    monitor,
+    network,
+    security,
+    security_contact,
+    sql,
+    storage,
+    virtual_network,
+    web,
+)
 
 RULES: tuple[Rule, ...] = (
     *ec2.RULES,
@@ -35,6 +48,13 @@ RULES: tuple[Rule, ...] = (
     *keyvault.RULES,
     *compute.RULES,
     *monitor.RULES,
+    *web.RULES,
+    *security.RULES,
+    *security_contact.RULES,
+    *sql.RULES,
+    *databases.RULES,
+    *virtual_network.RULES,
+    *authorization.RULES,
 )
 
 _BY_ID = {one.id: one for one in RULES}

@@ -189,6 +189,8 @@ class RoleAssignments(ResourceKind):
         if len(parts) < 2 or parts[0].lower() != "subscriptions":
             return
         self.tenant.subscription(parts[1])
+        if parts[2:3] and parts[2].lower() != "resourcegroups":
+            return  # a setting of the subscription
         if len(parts) >= 4:
             self.tenant.group(parts[1], parts[3])
         if len(parts) >= 8 and self.tenant.resource("/" + "/".join(parts[:8])) is None:

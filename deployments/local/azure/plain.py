@@ -76,10 +76,12 @@ class Shape:
     properties of one that is made without saying them. A PATCH merges objects at any depth; a PUT
     puts the body in the place of what was there, but for ``kept`` properties. ``always`` names the
     singletons that stand below every parent, or subscription, without being made.
-    ``located``: it has a location; children and settings have none. ``extension``: it sits on any
-    other resource, below its "/providers/", or on a group or subscription. ``below`` is told what
-    holds a child (holder, request) before anything is done with it, and may refuse. ``after`` is
-    told of each write (resource, request) and may refuse it or fill things in.
+    ``variants`` are the shapes of single names where a type's singletons are each a thing of its
+    own, as an app's configurations are. ``located``: it has a location; children and settings have
+    none. ``extension``: it sits on any other resource, below its "/providers/", or on a group or
+    subscription. ``below`` is told what holds a child (holder, request) before anything is done
+    with it, and may refuse. ``after`` is told of each write (resource, request) and may refuse it
+    or fill things in.
     """
 
     type: str
@@ -91,6 +93,7 @@ class Shape:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
     always: tuple[str, ...] = ()
+    variants: Mapping[str, Shape] = field(default_factory=dict)
     located: bool = True
     of_subscription: bool = False
     created: int = 201
@@ -130,8 +133,16 @@ class PlainKind(ResourceKind):
         self.api_versions = given.api_versions
         self.of_subscription = given.of_subscription
         self.extension = given.extension
+        self._variants = {
+            name.lower(): PlainKind(tenant, one) for name, one in given.variants.items()
+        }
+
+    def _of(self, name: str) -> PlainKind:
+        return self._variants.get(name.lower(), self)
 
     def get(self, request: ArmRequest) -> Reply:
+        if (own := self._of(request.path.name)) is not self:
+            return own.get(request)
         return Reply(200, self._require(request).render())
 
     def members(self, request: ArmRequest) -> list[dict[str, Any]]:
@@ -140,7 +151,7 @@ class PlainKind(ResourceKind):
             inside = f"{path.key}/"
             self._require_parent(request)
             for name in self.shape.always:
-                self._standing(f"{path.text}/{name}", name)
+                self._of(name)._standing(f"{path.text}/{name}", name)
             return [
                 one.render()
                 for one in self.tenant.resources(path.subscription, "", self.type)
@@ -152,6 +163,8 @@ class PlainKind(ResourceKind):
         return [one.render() for one in found]
 
     def put(self, request: ArmRequest) -> Reply:
+        if (own := self._of(request.path.name)) is not self:
+            return own.put(request)
         self._offers("PUT")
         self._require_parent(request)
         body = body_object(request)
@@ -175,6 +188,8 @@ class PlainKind(ResourceKind):
         return self._written(standing, before, request)
 
     def patch(self, request: ArmRequest) -> Reply:
+        if (own := self._of(request.path.name)) is not self:
+            return own.patch(request)
         self._offers("PATCH")
         self._require_parent(request)
         standing, body = self._require(request), body_object(request)
@@ -188,6 +203,8 @@ class PlainKind(ResourceKind):
         return self._written(standing, before, request)
 
     def delete(self, request: ArmRequest) -> Reply:
+        if (own := self._of(request.path.name)) is not self:
+            return own.delete(request)
         self._offers("DELETE")
         standing = self._find(request)
         if standing is None:
@@ -227,9 +244,10 @@ class PlainKind(ResourceKind):
 
     def _find(self, request: ArmRequest) -> Plain | None:
         found = self.tenant.resource(request.path.key)
-        if found is None and request.path.name.lower() in map(str.lower, self.shape.always):
+        standing = {one.lower(): one for one in self.shape.always}
+        if found is None and (name := standing.get(request.path.name.lower())):
             self._require_parent(request)
-            found = self._standing(request.path.text, request.path.name)
+            found = self._standing(request.path.text, name)
         return found if isinstance(found, Plain) and found.type == self.type else None
 
     def _standing(self, text: str, name: str) -> Plain:

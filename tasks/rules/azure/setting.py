@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tasks.model import (
@@ -32,8 +32,8 @@ class Home:
     ``part`` is "properties" for the resource's own, or the name of a part that a child is read as;
     ``path`` is the child's, below the resource. A PATCH names the one property that changes (with
     all of the object around it); a PUT sends the whole part again. ``read_only`` are properties
-    that a PUT must leave out. ``optional``: some resources of the kind have no such part (it is
-    read as None), have nothing to set, and pass.
+    that a PUT must leave out, ``beside`` those that every call must say. ``optional``: some
+    resources of the kind have no such part (it is read as None), have nothing to set, and pass.
     """
 
     method: str
@@ -42,6 +42,7 @@ class Home:
     part: str = PROPERTIES
     path: str = ""
     read_only: frozenset[str] = frozenset()
+    beside: Mapping[str, Any] = field(default_factory=dict, hash=False)
     optional: bool = False
 
     def lacks(self, resource: Resource) -> bool:
@@ -50,7 +51,7 @@ class Home:
 
     def call(self, resource: Resource, properties: Mapping[str, Any]) -> Call:
         target = f"{resource.id}{self.path}"
-        body = {"properties": dict(properties)}
+        body = {"properties": {**properties, **self.beside}}
         return Call(Cloud.AZURE, self.api_version, self.method, body, target)
 
     def changed(self, resource: Resource, path: str, value: Any) -> Mapping[str, Any]:

@@ -256,6 +256,59 @@ def test_nothing_wider_than_a_resource_is_opened(gated: Gated, scopes: list[str]
     assert not gated.status(finding).is_open
 
 
+PLAN = "/subscriptions/{account}/providers/microsoft.security/pricings/virtualmachines"
+
+
+def test_a_setting_of_the_subscription_is_opened_and_closed(gated: Gated) -> None:
+    finding = gated.findings(STORAGE)[0]
+    plan = PLAN.format(account=finding["account"])
+    gated.open({**finding, "resource": plan})
+    (standing,) = gated.status(finding).openings
+    assert [one.lower() for one in standing.resources] == [plan]
+    assert {one.scope.lower() for one in assigned(gated)} == {plan}
+    gated.close(finding)
+    assert not assigned(gated)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize(
+    "scope",
+    [
+        "/subscriptions/{account}",
+        "/subscriptions/{account}/",
+        "/subscriptions/{account}/providers",
+        "/subscriptions/{account}/providers/microsoft.security",
+        "/subscriptions/{account}/providers/microsoft.security/pricings",
+        "/subscriptions/{account}/providers/microsoft.security/pricings/",
+        "/subscriptions/{account}/providers/microsoft.security/pricings/..",
+        "/subscriptions/{account}/providers/microsoft.security/pricings//",
+        f"{PLAN}/..",
+        f"{PLAN}/x",
+        f"{PLAN}/providers/microsoft.security/pricings/x",
+        "/subscriptions/{account}/providers/microsoft.resources/resourcegroups/rg",
+        "/subscriptions/{account}/providers/microsoft.resources/subscriptions/{account}",
+        "/subscriptions/{account}/providers/microsoft.management/managementgroups/root",
+        "/subscriptions/{account}/providers/microsoft.authorization/roledefinitions/owner",
+        "/subscriptions/00000000-0000-0000-0000-000000000000/providers"
+        "/microsoft.security/pricings/virtualmachines",
+        "/providers/microsoft.security/pricings/virtualmachines",
+        "/subscriptions/{account}/x/microsoft.security/pricings/virtualmachines",
+    ],
+)
+def test_no_more_of_the_subscription_than_one_setting_is_opened(gated: Gated, scope: str) -> None:
+    finding = gated.findings(STORAGE)[0]
+    named = [PLAN.format(account=finding["account"]), scope.format(account=finding["account"])]
+    with pytest.raises(BadInput, match="no resource of this subscription"):
+        open_gate(
+            gated.inventory,
+            gated.account(finding),
+            machine=True,
+            resources=named,
+            customer=gated.customer(finding),
+        )
+    assert not assigned(gated)
+
+
 def test_what_fails_halfway_is_closed_again(gated: Gated) -> None:
     finding = gated.findings(STORAGE)[0]
     gone = finding["resource"].rpartition("/")[0] + "/notthere"

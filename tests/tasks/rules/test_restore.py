@@ -118,6 +118,7 @@ def test_only_what_a_cloud_has_no_way_back_from_is_left_different(row: Rule, tab
         "azure_keyvault_vault_network_default_deny": {"networkAcls"},
         "azure_compute_disk_not_public": {"networkAccessPolicy", "publicNetworkAccess"},
         "azure_compute_virtual_machine_boot_diagnostics_on": {"diagnosticsProfile"},
+        "azure_sql_server_minimum_tls": {"minimalTlsVersion"},
     }
 
     @settings(max_examples=share(row), deadline=None, suppress_health_check=[HealthCheck.too_slow])
