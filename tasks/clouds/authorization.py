@@ -48,6 +48,14 @@ _BUCKET = Grain(r"arn:{partition}:s3:::[\w.-]+", "s3:ResourceAccount")
 _KEY = Grain(r"arn:{partition}:kms:{region}:{account}:key/[\w-]+")
 # A user's path may hold nearly any character; what means something in a policy is left out.
 _USER = Grain(r"arn:{partition}:iam::{account}:user/[^*?$\s]+")
+_QUEUE = Grain(r"arn:{partition}:sqs:{region}:{account}:[\w-]+(\.fifo)?")
+_TOPIC = Grain(r"arn:{partition}:sns:{region}:{account}:[\w-]+(\.fifo)?")
+_STREAM = Grain(r"arn:{partition}:kinesis:{region}:{account}:stream/[\w.-]+")
+_TABLE = Grain(r"arn:{partition}:dynamodb:{region}:{account}:table/[\w.-]+")
+_WORKGROUP = Grain(r"arn:{partition}:athena:{region}:{account}:workgroup/[\w.-]+")
+_REPOSITORY = Grain(r"arn:{partition}:ecr:{region}:{account}:repository/[\w./-]+")
+_VAULT = Grain(r"arn:{partition}:glacier:{region}:{account}:vaults/[\w.-]+")
+_FUNCTION = Grain(r"arn:{partition}:lambda:{region}:{account}:function:[\w-]+")
 _WHOLE = Grain()
 
 GRAINS = {
@@ -69,11 +77,38 @@ GRAINS = {
     "s3:PutBucketVersioning": _BUCKET,
     "s3:PutBucketPolicy": _BUCKET,
     "s3:DeleteBucketPolicy": _BUCKET,
+    "s3:PutBucketAcl": _BUCKET,
+    "s3:PutEncryptionConfiguration": _BUCKET,
+    "s3:PutAccountPublicAccessBlock": _WHOLE,
     "iam:UpdateAccountPasswordPolicy": _WHOLE,
     "iam:DeleteAccountPasswordPolicy": _WHOLE,
     "iam:UpdateAccessKey": _USER,
     "kms:EnableKeyRotation": _KEY,
     "kms:DisableKeyRotation": _KEY,
+    # SQS
+    "sqs:SetQueueAttributes": _QUEUE,
+    # SNS
+    "sns:SetTopicAttributes": _TOPIC,
+    # Kinesis
+    "kinesis:StartStreamEncryption": _STREAM,
+    "kinesis:StopStreamEncryption": _STREAM,
+    # DynamoDB
+    "dynamodb:UpdateTable": _TABLE,
+    # X-Ray
+    "xray:PutEncryptionConfig": _WHOLE,
+    # Athena
+    "athena:UpdateWorkGroup": _WORKGROUP,
+    # Glue
+    "glue:PutDataCatalogEncryptionSettings": _WHOLE,
+    # ECR
+    "ecr:SetRepositoryPolicy": _REPOSITORY,
+    "ecr:DeleteRepositoryPolicy": _REPOSITORY,
+    # Glacier
+    "glacier:SetVaultAccessPolicy": _VAULT,
+    "glacier:DeleteVaultAccessPolicy": _VAULT,
+    # Lambda
+    "lambda:AddPermission": _FUNCTION,
+    "lambda:RemovePermission": _FUNCTION,
 }
 
 

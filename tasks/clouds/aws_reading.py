@@ -25,10 +25,12 @@ Item = Mapping[str, Any]
 class Call:
     """One call: "sqs:GetQueueAttributes", its parameters, and where the answer has what is wanted.
 
-    In ``params``, "{Field}" stands for a field of the listed item, "{region}" and "{account}" for
-    themselves, at any depth. ``take`` may lead further in, with dots between; empty takes the whole
-    answer. ``plain`` names the field that an answer's plain texts become, such as a queue's URL.
-    ``inner`` names the list within each of what is listed, such as the instances of a reservation.
+    In ``params``, "{Field}" stands for a field of the listed item, "{Field:last}" for what stands
+    after the last "/" or ":" of it, "{region}" and "{account}" for themselves, at any depth.
+    ``take`` may lead further in, with dots between; empty takes the whole answer. ``plain`` names
+    the field that an answer's plain texts become, such as a queue's URL. ``inner`` names the list
+    within each of what is listed, such as the instances of a reservation. ``sparse`` is an answer
+    that is empty where there is nothing to list; of any other, a missing list is an error.
     """
 
     call: str
@@ -36,6 +38,7 @@ class Call:
     take: str = ""
     plain: str = ""
     inner: str = ""
+    sparse: bool = False
 
     @property
     def service(self) -> str:
@@ -167,8 +170,7 @@ def listed(
 
     async def read(view: AwsView, resource_id: str, region: str) -> Resource:
         asked = view.source.regions[0] if region == GLOBAL else region
-        last = resource_id.replace(":", "/").rpartition("/")[2]
-        known = {**_places(view, asked), "id": resource_id, "last": last}
+        known = {**_places(view, asked), "id": resource_id, "last": _last(resource_id)}
         if isinstance(again, Mapping):
             items: list[dict[str, Any]] = [_filled(dict(again), known)]
         else:
@@ -290,9 +292,13 @@ async def _items(
 ) -> list[dict[str, Any]]:
     params = _filled(dict(call.params), known)
     if call.operation in service_of(call.service).paginators:
-        found = await view.list(call.service, call.operation, region, call.take, **params)
+        found = await view.list(
+            call.service, call.operation, region, call.take, sparse=call.sparse, **params
+        )
     else:
         answer = await view.get(call.service, call.operation, region, **params)
+        if answer.get("NextToken") or answer.get("nextToken"):  # it needs a paginator after all
+            raise CloudError("there are more pages than were read", operation=call.operation)
         taken = part_of(answer, call.take, call.operation) if call.take else answer
         found = taken if isinstance(taken, list) else [taken]
     if call.inner:
@@ -321,7 +327,14 @@ def _filled(value: Any, known: Mapping[str, Any]) -> Any:
 
 def _field(known: Mapping[str, Any], path: str) -> Any:
     """A field of an item; dots lead further in. Raises CloudError where the answer lacks it."""
-    return part_of(known, path, "list")
+    path, _, piece = path.partition(":")
+    found = part_of(known, path, "list")
+    return _last(str(found)) if piece == "last" else found
+
+
+def _last(name: str) -> str:
+    """The resource's own name, of an ARN or a URL."""
+    return name.replace(":", "/").rpartition("/")[2]
 
 
 def _calls(parts: Iterable[Part]) -> Iterable[Call]:

@@ -56,6 +56,19 @@ class Service:
     paginators: Mapping[str, Any]
 
 
+# Lists that come in pages without botocore having a paginator for them.
+_MORE_PAGINATORS: Mapping[str, Mapping[str, Any]] = {
+    "athena": {
+        "ListWorkGroups": {
+            "input_token": "NextToken",
+            "output_token": "NextToken",
+            "limit_key": "MaxResults",
+            "result_key": "WorkGroups",
+        }
+    },
+}
+
+
 @cache
 def service_of(name: str) -> Service:
     """Loaded once a process: the EC2 model alone takes 60 ms to read."""
@@ -76,7 +89,10 @@ def service_of(name: str) -> Service:
             loader.load_service_model(name, "endpoint-rule-set-1"),
             loader.load_data("partitions"),
         ),
-        paginators=loader.load_service_model(name, "paginators-1")["pagination"],
+        paginators={
+            **loader.load_service_model(name, "paginators-1")["pagination"],
+            **_MORE_PAGINATORS.get(name, {}),
+        },
     )
 
 
@@ -164,10 +180,15 @@ def _draw(
     model = described.model.operation_model(operation)
     url, signing_name, signing_region = _address(described, model, params, region, endpoint)
     unsigned = described.serializer.serialize_to_request(dict(params), model)
+    if service == "glacier":  # the one service that wants its version in a header
+        unsigned["headers"]["x-amz-glacier-version"] = described.model.metadata["apiVersion"]
+    if urlsplit(url).netloc.startswith(unsigned.get("host_prefix") or "/"):
+        del unsigned["host_prefix"]  # the model says it, and the ruleset has done it
     prepare_request_dict(unsigned, endpoint_url=url)
+    unsigned["url"] = plain_address(unsigned["url"])
     request = create_request_object(unsigned)
     keys = ReadOnlyCredentials(_KEY, "", _TOKEN if with_token else None)
-    signer_class = S3SigV4Auth if service == "s3" else SigV4Auth
+    signer_class = S3SigV4Auth if service in ("s3", "s3control") else SigV4Auth
     signer = signer_class(keys, signing_name, signing_region)
     request.context["timestamp"] = _MOMENT
     signer._modify_request_before_signing(request)  # type: ignore[attr-defined]
@@ -198,6 +219,18 @@ def _draw(
         signing_region,
         signing_name,
     )
+
+
+# What stands before an IP address in a URL's host.
+_BEFORE_ADDRESS = re.compile(r"(?<=//)[^/:@]*\.(?=(\d{1,3}\.){3}\d{1,3}([:/?]|$)|\[)", re.ASCII)
+
+
+def plain_address(url: str) -> str:
+    """The URL without a name before an IP address: such a host does not exist.
+
+    What the name says, an account's number for one, a header says, too.
+    """
+    return _BEFORE_ADDRESS.sub("", url, count=1)
 
 
 def _address(

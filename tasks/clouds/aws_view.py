@@ -48,9 +48,11 @@ class AwsView:
         region: str,
         key: str,
         page_size: int | None = None,
+        sparse: bool = False,
         **params: Any,
     ) -> list[Any]:
-        """The items under ``key`` in every page of a paged operation."""
+        """The items under ``key`` in every page of a paged operation; a page may be empty where
+        it is ``sparse``."""
         async with self.slots_free:
             return await all_pages(
                 self.api.pages(
@@ -63,6 +65,7 @@ class AwsView:
                 ),
                 operation,
                 key,
+                sparse=sparse,
             )
 
     def arn(self, service: str, region: str, rest: str) -> str:
@@ -92,8 +95,12 @@ class AwsView:
         )
 
 
-async def all_pages(pages: AsyncIterator[dict[str, Any]], operation: str, key: str) -> list[Any]:
-    return [item async for page in pages for item in part_of(page, key, operation)]
+async def all_pages(
+    pages: AsyncIterator[dict[str, Any]], operation: str, key: str, *, sparse: bool = False
+) -> list[Any]:
+    return [
+        item async for page in pages if page or not sparse for item in part_of(page, key, operation)
+    ]
 
 
 def part_of(answer: Mapping[str, Any], key: str, operation: str) -> Any:

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from tasks.calls import CallMade, note
 from tasks.clouds.authorization import LEADING_REGIONS
 from tasks.clouds.aws_credentials import environment, keys_found
-from tasks.clouds.aws_request import AwsCredentials
+from tasks.clouds.aws_request import AwsCredentials, plain_address
 from tasks.clouds.noting import ask_aws
 from tasks.clouds.propagation import NOT_OPENED
 from tasks.clouds.sdk_errors import (
@@ -266,7 +266,14 @@ def aws_client(source: AwsSource, service: str, region: str, keys: AwsCredential
             aws_session_token=keys.token,
             config=config,
         )
+    if source.endpoint:
+        client.meta.events.register("before-call", _ask_plainly)
     return client
+
+
+def _ask_plainly(params: dict[str, Any], **_: Any) -> None:
+    """Some services' names stand before the host's, which an IP address does not bear."""
+    params["url"] = plain_address(params["url"])
 
 
 @functools.cache

@@ -7,8 +7,10 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -87,6 +89,7 @@ def read_call(environ: Environ) -> Call:
     service = authorization.service if authorization else _guessed_service(headers)
     body = environ["wsgi.input"].read()
     model = _model(service, environ.get("PATH_INFO", ""), body)
+    _read_model(model)
     protocol, namespace = _protocol(model)
     return Call(environ, authorization, headers, body, service, model, protocol, namespace)
 
@@ -132,9 +135,23 @@ def read_models(services: Iterable[str]) -> None:
     model a hundred times: at 0.2 s each under one interpreter lock, every client runs out of time.
     """
     for service in services:
-        _protocol(service)
-        get_service_router(service)
+        _read_model(service)
     known_regions()
+
+
+_read: set[str] = set()
+_reading = Lock()
+
+
+def _read_model(service: str) -> None:
+    """Once, however many ask for it at once: the others wait instead of reading it, too."""
+    if service in _read:
+        return
+    with _reading, suppress(UnknownServiceError, LookupError, ValueError):
+        if service not in _read:
+            _protocol(service)
+            get_service_router(service)
+    _read.add(service)
 
 
 def timestamp(call: Call) -> datetime | None:

@@ -32,7 +32,7 @@ from moto.s3.exceptions import S3ClientError
 from moto.s3.models import FakeBucket
 from moto.s3.responses import S3Response
 
-from deployments.local.aws import corrections_ec2, corrections_iam
+from deployments.local.aws import corrections_data, corrections_ec2, corrections_iam
 
 ORGANIZATION_PAGE = 20  # ListAccounts: "MaxResults … valid range 1 to 20"
 
@@ -41,6 +41,7 @@ ORGANIZATION_PAGE = 20  # ListAccounts: "MaxResults … valid range 1 to 20"
 def install() -> None:
     corrections_ec2.install()
     corrections_iam.install()
+    corrections_data.install()
     AvailabilityZonesAndRegions.describe_regions = _describe_regions
     SecurityGroups.describe_security_groups = _describe_security_groups
     SecurityGroups.authorize_security_group_ingress = _authorize("ingress")

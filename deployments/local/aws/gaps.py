@@ -14,6 +14,7 @@ from typing import Any
 from moto.core.serialize import get_serializer_class
 from moto.core.utils import get_service_model
 
+from deployments.local.aws import gaps_data
 from deployments.local.aws.calls import Call
 from deployments.local.aws.errors import Refusal, Response
 from deployments.local.aws.resources import parameters
@@ -38,7 +39,7 @@ Gap = Callable[[Asked], Mapping[str, Any]]
 
 # --- the gaps, by botocore's name of the API and the operation ---------------------------------
 
-GAPS: dict[tuple[str, str], Gap] = {}
+GAPS: dict[tuple[str, str], Gap] = {**gaps_data.GAPS}
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from moto.s3.utils import bucket_policy_is_public
 from deployments.local.aws import calls, identities, sts
 from deployments.local.aws.calls import Call, Environ, Need
 from deployments.local.aws.cloudformation import Stacks
+from deployments.local.aws.corrections_data import blocks_public_policies
 from deployments.local.aws.errors import Refusal, Response, render
 from deployments.local.aws.gaps import Gaps
 from deployments.local.aws.identities import Caller, Identities
@@ -359,8 +360,7 @@ def _check_bucket_policy(body: bytes, bucket: Any) -> None:
     resources = [resource for statement in policy for resource in statement.resources]
     if not all(resource == arn or resource.startswith(f"{arn}/") for resource in resources):
         raise Refusal("MalformedPolicy", "Policy has invalid resource")
-    block = bucket.public_access_block
-    if block and block.block_public_policy and bucket_policy_is_public(body):
+    if blocks_public_policies(bucket) and bucket_policy_is_public(body):
         raise Refusal(
             "AccessDenied",
             "public policies are blocked by the BlockPublicPolicy block public access setting.",

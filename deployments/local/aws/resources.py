@@ -13,13 +13,18 @@ from urllib.parse import unquote
 # service -> the parameters that name a resource, and its ARN with the name as {}. The first that a
 # call has counts. A name that is an ARN already stands for itself.
 NAMED: dict[str, tuple[tuple[str, str], ...]] = {
+    "athena": (("WorkGroup", "arn:aws:athena:{region}:{account}:workgroup/{}"),),
     "dynamodb": (("TableName", "arn:aws:dynamodb:{region}:{account}:table/{}"),),
     "ec2": (
         ("ImageId", "arn:aws:ec2:{region}::image/{}"),
         ("SnapshotId", "arn:aws:ec2:{region}::snapshot/{}"),
         ("InstanceId", "arn:aws:ec2:{region}:{account}:instance/{}"),
     ),
+    "ecr": (("repositoryName", "arn:aws:ecr:{region}:{account}:repository/{}"),),
+    "glacier": (("vaultName", "arn:aws:glacier:{region}:{account}:vaults/{}"),),
+    "kinesis": (("StreamName", "arn:aws:kinesis:{region}:{account}:stream/{}"),),
     "kms": (("KeyId", "arn:aws:kms:{region}:{account}:key/{}"),),
+    "lambda": (("FunctionName", "arn:aws:lambda:{region}:{account}:function:{}"),),
     "sns": (("TopicArn", "{}"),),
     "sqs": (("QueueUrl", "arn:aws:sqs:{region}:{account}:{}"),),
 }

@@ -1,19 +1,27 @@
-"""S3's rules: public access block, versioning, policies that refuse plain HTTP."""
+"""S3's rules: nobody unknown comes in, versions are kept, data is encrypted on disk and line."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tasks.errors import BadInput
 from tasks.model import Call, Change, Cloud, Config, Resource, Rule, Severity, Step, Unknown
-from tasks.rules.guide import guide
+from tasks.rules.aws.keys import key_input, wanted_key
+from tasks.rules.aws.policies import (
+    document,
+    lets_no_stranger_in,
+    like,
+    shut,
+    statements_of,
+    texts,
+)
+from tasks.rules.guide import guide, written
 from tasks.rules.shape import flag, mapping, odd, sequence, text
 
 _READS = ("s3:ListAllMyBuckets", "s3:GetBucketLocation", "s3:GetBucketTagging")
+_READS_BLOCKS = ("s3:GetBucketPublicAccessBlock", "s3:GetAccountPublicAccessBlock")
 
 
 def _name(resource: Resource) -> str:
@@ -29,13 +37,13 @@ def _call(operation: str, resource: Resource, **params: Any) -> Call:
 _BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
 
-def _blocks(resource: Resource) -> dict[str, bool] | None:
-    """The bucket's four flags; one that S3 leaves out is off. None where there is no block."""
-    block = resource.config["PublicAccessBlock"]
+def _blocks(resource: Resource, part: str = "PublicAccessBlock") -> dict[str, bool] | None:
+    """The four flags; one that S3 leaves out is off. None where there is no block."""
+    block = resource.config[part]
     if block is None:
         return None
-    known = mapping(block, "PublicAccessBlock")
-    return {name: flag(known.get(name, False), f"PublicAccessBlock.{name}") for name in _BLOCKS}
+    known = mapping(block, part)
+    return {name: flag(known.get(name, False), f"{part}.{name}") for name in _BLOCKS}
 
 
 def blocks_public_access(resource: Resource) -> bool:
@@ -45,23 +53,199 @@ def blocks_public_access(resource: Resource) -> bool:
 
 
 def block_public_access(resource: Resource, values: Mapping[str, Any]) -> tuple[Step, ...]:
-    """Turns all four flags on; the undo puts the old four back, or takes the block away."""
+    """Turns all four flags of a bucket on."""
+    return _block(resource, "s3", {"Bucket": _name(resource)}, "s3:PutBucketPublicAccessBlock")
+
+
+def block_account(resource: Resource, values: Mapping[str, Any]) -> tuple[Step, ...]:
+    """Turns all four flags of an account on: they count for its buckets of every region."""
+    whose = {"AccountId": resource.account}
+    return _block(resource, "s3control", whose, "s3:PutAccountPublicAccessBlock")
+
+
+def _block(
+    resource: Resource, service: str, whose: Mapping[str, str], action: str
+) -> tuple[Step, ...]:
+    """The undo puts the old four flags back, or takes the block away."""
     blocks = _blocks(resource)
     if blocks is not None and all(blocks.values()):
         return ()
-    wanted = dict.fromkeys(_BLOCKS, True)
-    put = _call("PutPublicAccessBlock", resource, PublicAccessBlockConfiguration=wanted)
+
+    def put(wanted: Mapping[str, bool]) -> Call:
+        params = {**whose, "PublicAccessBlockConfiguration": dict(wanted)}
+        return Call(Cloud.AWS, service, "PutPublicAccessBlock", params)
+
     undo = (
-        _call("DeletePublicAccessBlock", resource)
+        Call(Cloud.AWS, service, "DeletePublicAccessBlock", dict(whose))
         if blocks is None
-        else _call("PutPublicAccessBlock", resource, PublicAccessBlockConfiguration=blocks)
+        else put(blocks)
     )
     changes = tuple(
         Change(name, "not set" if blocks is None else "false", "true")
         for name in _BLOCKS
         if blocks is None or not blocks[name]
     )
-    return (Step("s3:PutBucketPublicAccessBlock", put, (undo,), changes),)
+    return (Step(action, put(dict.fromkeys(_BLOCKS, True)), (undo,), changes),)
+
+
+def _blocked(resource: Resource, name: str) -> bool:
+    """By the bucket's block, or by the account's."""
+    return any(
+        (_blocks(resource, part) or {}).get(name, False)
+        for part in ("PublicAccessBlock", "AccountPublicAccessBlock")
+    )
+
+
+def _must_not_block(resource: Resource, name: str) -> None:
+    """What S3 would not take back cannot be undone. Raises BadInput."""
+    if _blocked(resource, name):
+        raise BadInput(
+            "PublicAccessBlock",
+            f"{name} is on, so S3 would not take the old one back: there would be no undo.",
+            "Turn on all four flags of the block, which makes it harmless, too.",
+        )
+
+
+# --- who is let in ----------------------------------------------------------------------------
+
+_EVERYONE = {
+    "http://acs.amazonaws.com/groups/global/AllUsers": "everyone",
+    "http://acs.amazonaws.com/groups/global/AuthenticatedUsers": "everyone with an AWS account",
+}
+_LOG_DELIVERY = "http://acs.amazonaws.com/groups/s3/LogDelivery"
+
+
+def _grants(resource: Resource) -> list[tuple[str, Mapping[str, Any]]]:
+    """The ACL's grants, each with the group that it names, if it does."""
+    acl = mapping(resource.config["Acl"], "Acl")
+    grants = [mapping(one, "Acl.Grants") for one in sequence(acl.get("Grants"), "Acl.Grants")]
+    named = [mapping(one.get("Grantee"), "Acl.Grants.Grantee") for one in grants]
+    for one in named:
+        text(one.get("Type"), "Acl.Grants.Grantee.Type")
+    return [(str(one.get("URI", "")), grant) for one, grant in zip(named, grants, strict=True)]
+
+
+def acl_is_private(resource: Resource) -> bool:
+    """No grant to everyone, or a block that makes S3 ignore those."""
+    public = [grant for group, grant in _grants(resource) if group in _EVERYONE]
+    return not public or _blocked(resource, "IgnorePublicAcls")
+
+
+def make_acl_private(resource: Resource, values: Mapping[str, Any]) -> tuple[Step, ...]:
+    """Takes the grants to everyone out, and leaves all others; the undo puts the old ACL back."""
+    if acl_is_private(resource):
+        return ()
+    _must_not_block(resource, "BlockPublicAcls")
+    acl = dict(mapping(resource.config["Acl"], "Acl"))
+    grants = _grants(resource)
+    left = {**acl, "Grants": [grant for group, grant in grants if group not in _EVERYONE]}
+    changes = tuple(
+        Change("Acl", f"{_EVERYONE[group]} has {grant.get('Permission')}", "no longer")
+        for group, grant in grants
+        if group in _EVERYONE
+    )
+    put = _call("PutBucketAcl", resource, AccessControlPolicy=left)
+    undo = _call("PutBucketAcl", resource, AccessControlPolicy=acl)
+    return (Step("s3:PutBucketAcl", put, (undo,), changes),)
+
+
+def policy_is_closed(resource: Resource) -> bool:
+    """No statement for strangers, or a block that holds those to the account."""
+    policy = resource.config["Policy"]
+    return lets_no_stranger_in(policy) or _blocked(resource, "RestrictPublicBuckets")
+
+
+_SHUT = shut(
+    put=lambda bucket, policy: _call("PutBucketPolicy", bucket, Policy=policy),
+    put_action="s3:PutBucketPolicy",
+    drop=lambda bucket: _call("DeleteBucketPolicy", bucket),
+    drop_action="s3:DeleteBucketPolicy",
+)
+
+
+def close_policy(resource: Resource, values: Mapping[str, Any]) -> tuple[Step, ...]:
+    """Takes the statements for strangers out, and leaves all others."""
+    if policy_is_closed(resource):
+        return ()
+    _must_not_block(resource, "BlockPublicPolicy")
+    return _SHUT(resource, values)
+
+
+# --- encryption -------------------------------------------------------------------------------
+
+_KEY = key_input(empty="AWS's own key for S3")
+
+
+def _encryption(resource: Resource) -> Mapping[str, Any] | None:
+    """What new objects are encrypted with: S3 has one such rule for each bucket."""
+    rules = resource.config["Encryption"]
+    if rules is None:
+        return None
+    for one in sequence(rules, "Encryption"):
+        rule = mapping(one, "Encryption")
+        default = mapping(rule.get("ApplyServerSideEncryptionByDefault"), "Encryption")
+        text(default.get("SSEAlgorithm"), "Encryption.SSEAlgorithm")
+        return rule
+    raise odd("Encryption")
+
+
+def encrypts_with_kms(resource: Resource) -> bool:
+    rule = _encryption(resource)
+    return rule is not None and rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] in (
+        "aws:kms",
+        "aws:kms:dsse",
+    )
+
+
+def encrypt_with_kms(resource: Resource, values: Mapping[str, Any]) -> tuple[Step, ...]:
+    """Makes KMS the default, with a bucket key, which saves most of KMS's calls and costs.
+
+    Raises BadInput where S3 delivers access logs, which it cannot encrypt with KMS.
+    """
+    key = wanted_key(values, _KEY)
+    if encrypts_with_kms(resource):
+        return ()
+    if _takes_access_logs(resource):
+        raise BadInput(
+            "Encryption",
+            "S3 delivers its access logs here, and stops where the default is KMS.",
+            "Leave this bucket's encryption as it is, and make an exception for it.",
+        )
+    rule = _encryption(resource)
+    default = {"SSEAlgorithm": "aws:kms", **({"KMSMasterKeyID": key} if key else {})}
+    wanted = {
+        **(rule or {}),
+        "ApplyServerSideEncryptionByDefault": default,
+        "BucketKeyEnabled": True,
+    }
+
+    def put(one: Mapping[str, Any]) -> Call:
+        rules = {"Rules": [one]}
+        return _call("PutBucketEncryption", resource, ServerSideEncryptionConfiguration=rules)
+
+    undo = _call("DeleteBucketEncryption", resource) if rule is None else put(rule)
+    change = Change(
+        "default encryption",
+        "S3's own keys (SSE-S3)" if rule is not None else "not set",
+        f"KMS, with {key or 'alias/aws/s3'}, and a bucket key",
+    )
+    return (Step("s3:PutEncryptionConfiguration", put(wanted), (undo,), (change,)),)
+
+
+def _takes_access_logs(resource: Resource) -> bool:
+    if any(group == _LOG_DELIVERY for group, _ in _grants(resource)):
+        return True
+    policy = resource.config["Policy"]
+    principals = (
+        []
+        if policy is None
+        else [one.get("Principal") for one in statements_of(mapping(policy, "Policy"))]
+    )
+    return any(
+        "logging.s3.amazonaws.com" in texts(one.get("Service"))
+        for one in principals
+        if isinstance(one, Mapping)
+    )
 
 
 # --- versioning -------------------------------------------------------------------------------
@@ -131,26 +315,19 @@ def refuses_plain_http(resource: Resource) -> bool | Unknown:
     if policy is None:
         return False
     denied: list[str] = []
-    for statement in _statements(mapping(policy, "Policy")):
+    for statement in statements_of(mapping(policy, "Policy")):
         if _denies_plain_http(statement):
-            denied += _texts(statement.get("Resource"))
-    return any(_matches(one, resource.id) for one in denied) and any(
+            denied += texts(statement.get("Resource"))
+    return any(like(one, resource.id) for one in denied) and any(
         _matches_every_object(one, resource.id) for one in denied
     )
-
-
-def _statements(policy: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    statements = policy.get("Statement")
-    if isinstance(statements, Mapping):
-        statements = [statements]
-    return [mapping(one, "Policy.Statement") for one in sequence(statements, "Policy.Statement")]
 
 
 def _denies_plain_http(statement: Mapping[str, Any]) -> bool:
     return (
         statement.get("Effect") == "Deny"
         and _is_everyone(statement.get("Principal"))
-        and any(action.lower() in {"*", "s3:*"} for action in _texts(statement.get("Action")))
+        and any(action.lower() in {"*", "s3:*"} for action in texts(statement.get("Action")))
         and _only_over_http(statement.get("Condition"))
     )
 
@@ -158,7 +335,7 @@ def _denies_plain_http(statement: Mapping[str, Any]) -> bool:
 def _is_everyone(principal: Any) -> bool:
     if isinstance(principal, Mapping):
         principal = principal.get("AWS")
-    return "*" in _texts(principal)
+    return "*" in texts(principal)
 
 
 def _only_over_http(condition: Any) -> bool:
@@ -180,37 +357,9 @@ def _only_over_http(condition: Any) -> bool:
     )
 
 
-def _texts(value: Any) -> list[str]:
-    """A policy element that may be one text or a list of texts; anything else names nothing."""
-    if isinstance(value, str):
-        return [value]
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
-
-
-def _matches(pattern: str, arn: str) -> bool:
-    """IAM's wildcards: * is any run of characters, ? any single one."""
-    if "?" in pattern:
-        wild = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-        return re.fullmatch(wild, arn, re.DOTALL) is not None
-    # Nearly every pattern names one bucket: no regular expression is worth making for it.
-    first, *others = pattern.split("*")
-    if not others:
-        return pattern == arn
-    *middle, last = others
-    if not arn.startswith(first):
-        return False
-    at = len(first)
-    for piece in middle:
-        found = arn.find(piece, at)
-        if found < 0:
-            return False
-        at = found + len(piece)
-    return len(arn) - at >= len(last) and arn.endswith(last)
-
-
 def _matches_every_object(pattern: str, bucket: str) -> bool:
     """Sound because a pattern that ends in * and matches "bucket/" matches whatever follows it."""
-    return pattern.endswith("*") and _matches(pattern, f"{bucket}/")
+    return pattern.endswith("*") and like(pattern, f"{bucket}/")
 
 
 def refuse_plain_http(resource: Resource, values: Mapping[str, Any]) -> tuple[Step, ...]:
@@ -219,7 +368,7 @@ def refuse_plain_http(resource: Resource, values: Mapping[str, Any]) -> tuple[St
         return ()
     policy = resource.config["Policy"]
     old = {} if policy is None else dict(mapping(policy, "Policy"))
-    statements = [] if policy is None else _statements(old)
+    statements = [] if policy is None else statements_of(old)
     added = {
         "Sid": _free_sid(statements),
         "Effect": "Deny",
@@ -229,8 +378,8 @@ def refuse_plain_http(resource: Resource, values: Mapping[str, Any]) -> tuple[St
         "Condition": {"Bool": {"aws:SecureTransport": "false"}},
     }
     new = {"Version": "2012-10-17", **old, "Statement": [*statements, added]}
-    document = json.dumps(new, separators=(",", ":"))
-    if len(document.encode()) > _POLICY_LIMIT:
+    text_of_new = document(new)
+    if len(text_of_new.encode()) > _POLICY_LIMIT:
         raise BadInput(
             "Policy",
             "has no room for one more statement: S3 takes 20 KB.",
@@ -239,14 +388,14 @@ def refuse_plain_http(resource: Resource, values: Mapping[str, Any]) -> tuple[St
     undo = (
         _call("DeleteBucketPolicy", resource)
         if policy is None
-        else _call("PutBucketPolicy", resource, Policy=json.dumps(policy, separators=(",", ":")))
+        else _call("PutBucketPolicy", resource, Policy=document(policy))
     )
     change = Change(
         f"Policy, statement {added['Sid']}",
         "no policy" if policy is None else f"not there, beside {len(statements)} that stay",
         f"denies everybody s3:* on {resource.id} and its objects over plain HTTP",
     )
-    put = _call("PutBucketPolicy", resource, Policy=document)
+    put = _call("PutBucketPolicy", resource, Policy=text_of_new)
     return (Step("s3:PutBucketPolicy", put, (undo,), (change,)),)
 
 
@@ -315,5 +464,181 @@ RULES = (
             "cloudsploit:bucketEncryptionInTransit",
         ),
         guide=guide("aws_s3_bucket_tls_only"),
+    ),
+    Rule(
+        id="aws_s3_bucket_acl_private",
+        kind="aws.s3.bucket",
+        severity=Severity.HIGH,
+        title="S3 bucket's ACL gives nothing to everyone",
+        passes=acl_is_private,
+        fix=make_acl_private,
+        reads=(*_READS, "s3:GetBucketAcl", *_READS_BLOCKS),
+        writes=("s3:PutBucketAcl",),
+        events=("s3:CreateBucket", "s3:PutBucketAcl", "s3:PutBucketPublicAccessBlock"),
+        aka=(
+            "cloudsploit:bucketAllUsersAcl",
+            "prowler:s3_bucket_public_list_acl",
+            "prowler:s3_bucket_public_write_acl",
+        ),
+        guide=written(
+            means="""The bucket's access control list grants something to all users, or to all who
+                have an AWS account, and no public access block, of the bucket or of the account,
+                makes S3 ignore that.""",
+            matters="""READ lists the names of all objects to anybody, WRITE lets anybody put
+                objects there, and the two ACP permissions let anybody look at the list or change
+                it. Bots find such buckets within hours.""",
+            console="S3 > the bucket > Permissions > Access control list > Edit.",
+            cli="""
+                aws s3api get-bucket-acl --bucket NAME
+                aws s3api put-bucket-acl --bucket NAME --acl private""",
+            terraform="""
+                resource "aws_s3_bucket_ownership_controls" "this" {
+                  bucket = aws_s3_bucket.this.id
+                  rule { object_ownership = "BucketOwnerEnforced" }
+                }""",
+            fix="""It takes the grants to everyone out of the list. Grants to accounts and to log
+                delivery stay. Where S3 would refuse the old list, because BlockPublicAcls is on,
+                it changes nothing: the whole block is the better answer there.""",
+            breaks="""Whoever lists or writes without credentials. Objects have ACLs of their own,
+                which stay: a public website's pages may still be read.""",
+            back="""Suture's undo puts the old list back. S3 refuses that once the account's own
+                block, or object ownership, has been changed meanwhile.""",
+        ),
+    ),
+    Rule(
+        id="aws_s3_bucket_policy_closed_to_strangers",
+        kind="aws.s3.bucket",
+        severity=Severity.CRITICAL,
+        title="S3 bucket policy lets no stranger in",
+        passes=policy_is_closed,
+        fix=close_policy,
+        reads=(*_READS, "s3:GetBucketPolicy", *_READS_BLOCKS),
+        writes=("s3:PutBucketPolicy", "s3:DeleteBucketPolicy"),
+        events=(
+            "s3:CreateBucket",
+            "s3:PutBucketPolicy",
+            "s3:DeleteBucketPolicy",
+            "s3:PutBucketPublicAccessBlock",
+            "s3:DeleteBucketPublicAccessBlock",
+        ),
+        aka=(
+            "cloudsploit:bucketAllUsersPolicy",
+            "prowler:s3_bucket_policy_public_write_access",
+            "prowler:s3_bucket_public_access",
+        ),
+        guide=written(
+            means="""A statement of the bucket policy allows everyone ("*", or all but some), no
+                condition ties it to an account, an organization, a network or a VPC endpoint, no
+                Deny takes it back, and RestrictPublicBuckets is off for bucket and account.""",
+            matters="""Anybody on the internet may read, list, write or delete there, whatever the
+                statement says. This is how most stored data has leaked from clouds.""",
+            console="S3 > the bucket > Permissions > Bucket policy > Edit.",
+            cli="""
+                aws s3api get-bucket-policy --bucket NAME --query Policy --output text > policy.json
+                aws s3api put-bucket-policy --bucket NAME --policy file://policy.json""",
+            terraform="""
+                data "aws_iam_policy_document" "bucket" {
+                  statement {
+                    actions   = ["s3:GetObject"]
+                    resources = ["arn:aws:s3:::NAME/*"]
+                    principals {
+                      type        = "Service"
+                      identifiers = ["cloudfront.amazonaws.com"]
+                    }
+                  }
+                }""",
+            fix="""It takes out the statements that let strangers in, and leaves every other
+                statement as it is. Where none would be left, it deletes the policy. With
+                BlockPublicPolicy on it changes nothing, because S3 would refuse the undo: the
+                whole block is the better answer there.""",
+            breaks="""A website served straight from the bucket, and every download link without
+                a signature. Put CloudFront with origin access control in front of it first.""",
+            back="""Suture's undo writes the old policy again. S3 refuses that once the account's
+                own block forbids public policies.""",
+        ),
+    ),
+    Rule(
+        id="aws_s3_bucket_encrypted_with_kms",
+        kind="aws.s3.bucket",
+        severity=Severity.LOW,
+        title="S3 bucket encrypts new objects with KMS",
+        passes=encrypts_with_kms,
+        fix=encrypt_with_kms,
+        inputs=(_KEY,),
+        reads=(
+            *_READS,
+            "s3:GetEncryptionConfiguration",
+            "s3:GetBucketAcl",
+            "s3:GetBucketPolicy",
+        ),
+        writes=("s3:PutEncryptionConfiguration",),
+        events=("s3:CreateBucket", "s3:PutBucketEncryption", "s3:DeleteBucketEncryption"),
+        aka=("cloudsploit:bucketEncryption",),
+        guide=written(
+            means="""New objects are encrypted with S3's own keys (SSE-S3), which is S3's default,
+                and not with a KMS key.""",
+            matters="""SSE-S3 protects disks only: whoever may read the object gets it in plain.
+                With KMS, reading also takes a permission on the key, and every use of it is in
+                CloudTrail.""",
+            console="S3 > the bucket > Properties > Default encryption > Edit > SSE-KMS.",
+            cli="""
+                aws s3api put-bucket-encryption --bucket NAME \
+                  --server-side-encryption-configuration file://encryption.json""",
+            terraform="""
+                resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
+                  bucket = aws_s3_bucket.this.id
+                  rule {
+                    bucket_key_enabled = true
+                    apply_server_side_encryption_by_default { sse_algorithm = "aws:kms" }
+                  }
+                }""",
+            fix="""It makes KMS the default for new objects, with the key that the approver names or
+                with AWS's own for S3, and turns the bucket key on. Buckets that S3's access logs
+                are delivered to are left alone: S3 cannot encrypt those with KMS.""",
+            breaks="""Readers and writers of other accounts, and services that write there, need the
+                key: AWS's own cannot be shared with them, so name one of yours. KMS charges for its
+                calls. Objects that are there stay as they are.""",
+            back="""Suture's undo makes the old encryption the default again. Objects that were
+                written meanwhile stay encrypted with the key.""",
+        ),
+    ),
+    Rule(
+        id="aws_s3_account_public_access_blocked",
+        kind="aws.s3.account",
+        severity=Severity.HIGH,
+        title="S3 blocks public access in the whole account",
+        passes=blocks_public_access,
+        fix=block_account,
+        reads=("s3:GetAccountPublicAccessBlock",),
+        writes=("s3:PutAccountPublicAccessBlock",),
+        events=("s3:PutAccountPublicAccessBlock", "s3:DeleteAccountPublicAccessBlock"),
+        aka=(
+            "prowler:s3_account_level_public_access_blocks",
+            "securityhub:S3.1",
+            "cis-aws-6.0:3.1.4",
+        ),
+        guide=written(
+            means="""The account's own public access block is missing, or one of its four flags is
+                off. It counts for every bucket and access point of the account, in every region,
+                beside their own blocks.""",
+            matters="""One place instead of hundreds: with all four flags on, no policy and no ACL
+                that anybody writes later makes a bucket public.""",
+            console="S3 > Block Public Access settings for this account > Edit > Block all.",
+            cli="""
+                aws s3control put-public-access-block --account-id ACCOUNT \
+                  --public-access-block-configuration file://all-four-true.json""",
+            terraform="""
+                resource "aws_s3_account_public_access_block" "this" {
+                  block_public_acls       = true
+                  ignore_public_acls      = true
+                  block_public_policy     = true
+                  restrict_public_buckets = true
+                }""",
+            fix="It turns all four flags of the account's block on. No bucket is changed.",
+            breaks="""Whatever is public on purpose, at once and in all regions: websites and
+                downloads served straight from buckets. Look through the buckets that fail the
+                rules on ACLs and policies first. An organization's policy may hold the account to
+                other settings.""",
+        ),
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tasks.errors import BadInput
 from tasks.model import Cloud, Config, Resource
 from tasks.rules import rule
-from tasks.rules.aws.s3 import _matches
+from tasks.rules.aws.policies import like
 
 ARN = "arn:aws:s3:::acme"
 TLS = rule("aws_s3_bucket_tls_only")
@@ -31,7 +32,14 @@ def bucket(**parts: Any) -> Resource:
         ARN,
         "acme",
         Config(
-            {"Name": "acme", "PublicAccessBlock": None, "Versioning": {}, "Policy": None} | parts
+            {
+                "Name": "acme",
+                "PublicAccessBlock": None,
+                "AccountPublicAccessBlock": None,
+                "Versioning": {},
+                "Policy": None,
+                **parts,
+            }
         ),
     )
 
@@ -180,4 +188,69 @@ def test_a_bucket_that_never_had_versioning_can_only_be_suspended() -> None:
 )
 def test_wildcards_are_iams(pattern: str, arn: str) -> None:
     wild = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    assert _matches(pattern, arn) is bool(re.fullmatch(wild, arn, re.DOTALL))
+    assert like(pattern, arn) is bool(re.fullmatch(wild, arn, re.DOTALL))
+
+
+# --- who is let in, and encryption -------------------------------------------------------------
+
+ACL = rule("aws_s3_bucket_acl_private")
+STRANGERS = rule("aws_s3_bucket_policy_closed_to_strangers")
+KMS = rule("aws_s3_bucket_encrypted_with_kms")
+PUBLIC = {**READ, "Sid": "public", "Principal": "*"}
+GROUPS = "http://acs.amazonaws.com/groups"
+SSE_S3 = [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "Kept": 1}]
+
+
+def acl(*groups: str) -> dict[str, Any]:
+    grants = [
+        {"Grantee": {"Type": "Group", "URI": f"{GROUPS}/{one}"}, "Permission": "READ"}
+        for one in groups
+    ]
+    return {"Owner": {"ID": "o"}, "Grants": grants}
+
+
+@pytest.mark.parametrize(
+    ("row", "parts", "harmless", "irrevocable"),
+    [
+        (ACL, {"Acl": acl("global/AllUsers")}, "IgnorePublicAcls", "BlockPublicAcls"),
+        (STRANGERS, {"Policy": policy(PUBLIC)}, "RestrictPublicBuckets", "BlockPublicPolicy"),
+    ],
+)
+def test_a_block_makes_harmless_or_forbids_the_way_back(
+    row: Any, parts: dict[str, Any], harmless: str, irrevocable: str
+) -> None:
+    assert row.judge(bucket(**parts))[0] == "fail"
+    assert row.judge(bucket(**parts, PublicAccessBlock={harmless: True}))[0] == "pass"
+    blocked = bucket(**parts, PublicAccessBlock={irrevocable: True})
+    assert row.judge(blocked)[0] == "fail"
+    with pytest.raises(BadInput, match=irrevocable):
+        row.fix(blocked, {})
+    for part in ("PublicAccessBlock", "AccountPublicAccessBlock"):
+        assert row.judge(bucket(**parts, **{part: {harmless: True}}))[0] == "pass"
+        unread = Config(bucket(**parts).config.as_dict(), {part: "refused"})
+        assert row.judge(replace(bucket(), config=unread))[0] == "unknown"
+    with pytest.raises(BadInput, match=irrevocable):
+        row.fix(bucket(**parts, AccountPublicAccessBlock={irrevocable: True}), {})
+
+
+def test_only_grants_to_everyone_go() -> None:
+    mixed = acl("global/AllUsers", "s3/LogDelivery", "global/AuthenticatedUsers")
+    (step,) = ACL.fix(bucket(Acl=mixed), {})  # type: ignore[misc]
+    assert step.call.params["AccessControlPolicy"] == acl("s3/LogDelivery")
+    assert step.undo[0].params["AccessControlPolicy"] == mixed
+    assert len(step.changes) == 2
+
+
+def test_kms_keeps_the_rest_of_the_rule_and_spares_access_logs() -> None:
+    plain = {"Acl": acl(), "Encryption": SSE_S3}
+    (step,) = KMS.fix(bucket(**plain), {})  # type: ignore[misc]
+    (wanted,) = step.call.params["ServerSideEncryptionConfiguration"]["Rules"]
+    assert wanted == {
+        "ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"},
+        "BucketKeyEnabled": True,
+        "Kept": 1,
+    }
+    logged = {**READ, "Principal": {"Service": "logging.s3.amazonaws.com"}}
+    for more in ({"Acl": acl("s3/LogDelivery")}, {"Policy": policy(logged)}):
+        with pytest.raises(BadInput, match="access logs"):
+            KMS.fix(bucket(**{**plain, **more}), {})  # type: ignore[misc]
