@@ -16,13 +16,15 @@ from tasks.clouds.transport import Limits
 from tasks.errors import CloudError
 from tasks.inventory import AwsSource, Inventory
 from tasks.model import Account, Cloud
+from tasks.rules import RULES
 
 
 @pytest.mark.slow
 async def test_every_kind_is_read_to_its_end(aws_source: AwsSource, quick: Limits) -> None:
     async with Scanner(Inventory(aws=(aws_source,)), quick) as scanner:
         accounts = (await scanner.discover()).accounts
-        scan = await scanner.scan(Account(Cloud.AWS, accounts[-1].id, source=aws_source.name))
+        account = Account(Cloud.AWS, accounts[-1].id, source=aws_source.name)
+        scan = await scanner.scan(account, RULES)
     assert not scan.failed
     assert [covered for covered in scan.coverage if not covered.ok] == []
     assert {covered.kind for covered in scan.coverage} == COLLECTORS.keys()
