@@ -16,8 +16,6 @@ from tasks.model import Resource, Step
 from tasks.plan import Plan, drifted, make_plan
 from tasks.rules import rule
 
-VERIFY_SECONDS = 20.0  # how long a cloud may take to show a change that it has accepted
-
 _NOT_PROVED = "The fix was applied, but the rule could not be seen to pass."
 
 
@@ -57,11 +55,12 @@ class Closed:
 
 
 def close_finding(
-    plan: Plan, place: Place, *, own_change: bool = False, verify_seconds: float = VERIFY_SECONDS
+    plan: Plan, place: Place, *, own_change: bool = False, verify_seconds: float | None = None
 ) -> Closed:
     """Apply an approved plan and prove that it worked; a fix that cannot be proved is undone.
 
     ``own_change`` says that this run itself has changed the resource since the plan was made.
+    ``verify_seconds`` is how long to look for the change: else as long as the rule says.
 
     Raises GateRefused or Drifted (nothing was written), ApplyFailed or VerifyFailed (something was;
     both say whether it has been put back), CloudError when the cloud cannot be asked before that.
@@ -73,6 +72,8 @@ def close_finding(
     if plan.achieved(rule(plan.rule), now):
         return Closed("already_resolved", "It is as it should be already; nothing changed.", now)
     _check_still_planned(plan, now, own_change=own_change)
+    if verify_seconds is None:
+        verify_seconds = rule(plan.rule).settles
     with place.open_session(now, plan.steps) as session:
         place.begin_writing(now)
         _apply(plan, place, now, session, verify_seconds)

@@ -140,7 +140,9 @@ class Resource:
 
     ``id`` is the ARN (AWS) or the ARM resource id in lower case (Azure). ``region`` is "global" for
     what has none. ``kind`` is "{cloud}.{service}.{resource}". ``config`` holds the parts that rules
-    read, in the API's own spelling. ``etag`` is ARM's, empty on AWS.
+    read, in the API's own spelling. ``etag`` tells this very version of it from another with the
+    same configuration, where the cloud does: ARM's and CloudFront's ETag, the id of GuardDuty's
+    detector.
     """
 
     cloud: Cloud
@@ -213,6 +215,15 @@ class Call:
     target: str = ""
 
 
+def made(name: str) -> str:
+    """Stands in a call's parameters for what nobody knows before a cloud has made it.
+
+    It is what the session's last call answered under ``name``: the id of what it made, or the ETag
+    of what it changed. A session that has made no call yet takes the resource's own ``etag``.
+    """
+    return f"{{made:{name}}}"
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One field that a step changes, for people: ``before`` and ``after`` as they would read it."""
@@ -268,8 +279,9 @@ class Rule:
     raise MissingData; ``judge`` turns that into unknown. ``reads`` and ``writes`` are permissions,
     from which roles and session policies are generated; ``writes`` covers the undo too. ``events``
     are control-plane operations that may change the verdict. ``undone`` is the resource as the undo
-    leaves it, where a cloud has no way all the way back. ``proved`` says that the emulated cloud
-    can do what the row needs, so that it is proved there in full.
+    leaves it, where a cloud has no way all the way back. ``settles`` is how many seconds the cloud
+    may take to show a change that it has accepted. ``proved`` says that the emulated cloud can do
+    what the row needs, so that it is proved there in full.
     """
 
     id: str
@@ -285,6 +297,7 @@ class Rule:
     aka: tuple[str, ...] = ()
     undone: Callable[[Resource], Resource] = as_it_was
     proved: bool = True
+    settles: float = 20.0
     guide: str
 
     @property

@@ -1,7 +1,7 @@
 """How finely IAM can hold each write of the rule table to its resource. Pure.
 
-From AWS's Service Authorization Reference, "Actions, resources, and condition keys" of EC2, S3 and
-IAM. A rule whose write is not in the table gets no session: first look the action up there.
+From AWS's Service Authorization Reference, "Actions, resources, and condition keys" of each
+service. A rule whose write is not in the table gets no session: first look the action up there.
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ class Grain:
     ``pattern`` is the ARN that it must name, with {partition}, {region} and {account} to be filled
     in; None for an action without resource-level permissions, for which IAM takes "*" and nothing
     else. ``account_key`` is a condition key for the account of a resource whose ARN does not say.
+    ``below`` follows the ARN for an action on what hangs on the resource under names that nobody
+    knows before it is made.
     """
 
     pattern: str | None = None
     account_key: str = ""
+    below: str = ""
 
 
 # security-group-rule is a resource of AuthorizeSecurityGroupIngress too, and looked at only when
@@ -57,6 +60,22 @@ _REPOSITORY = Grain(r"arn:{partition}:ecr:{region}:{account}:repository/[\w./-]+
 _VAULT = Grain(r"arn:{partition}:glacier:{region}:{account}:vaults/[\w.-]+")
 _FUNCTION = Grain(r"arn:{partition}:lambda:{region}:{account}:function:[\w-]+")
 _WHOLE = Grain()
+_TRAIL = Grain(r"arn:{partition}:cloudtrail:{region}:{account}:trail/[\w.-]+")
+_DETECTORS = Grain(r"arn:{partition}:guardduty:{region}:{account}:detector", below="/*")
+_HUB = Grain(r"arn:{partition}:securityhub:{region}:{account}:hub/default")
+_ANALYZERS = Grain(r"arn:{partition}:access-analyzer:{region}:{account}:analyzer", below="/*")
+_RECORDERS = Grain(r"arn:{partition}:config:{region}:{account}:configuration-recorder", below="/*")
+_STACK = Grain(r"arn:{partition}:cloudformation:{region}:{account}:stack/[\w-]+/[\w-]+")
+_CLUSTER = Grain(r"arn:{partition}:eks:{region}:{account}:cluster/[\w-]+")
+_DATABASE = Grain(r"arn:{partition}:rds:{region}:{account}:db:[\w-]+")
+_DATABASE_SNAPSHOT = Grain(r"arn:{partition}:rds:{region}:{account}:snapshot:[\w-]+")
+_CLUSTER_DATABASE_SNAPSHOT = Grain(r"arn:{partition}:rds:{region}:{account}:cluster-snapshot:[\w-]+")
+_PARAMETERS = Grain(r"arn:{partition}:rds:{region}:{account}:pg:[\w.-]+")
+_DOMAIN = Grain(r"arn:{partition}:es:{region}:{account}:domain/[\w-]+")
+_LISTENER = Grain(
+    r"arn:{partition}:elasticloadbalancing:{region}:{account}:listener/app/[\w-]+/\w+/\w+"
+)
+_DISTRIBUTION = Grain(r"arn:{partition}:cloudfront::{account}:distribution/\w+")
 
 GRAINS = {
     "ec2:AuthorizeSecurityGroupIngress": _GROUP,
@@ -109,6 +128,40 @@ GRAINS = {
     # Lambda
     "lambda:AddPermission": _FUNCTION,
     "lambda:RemovePermission": _FUNCTION,
+    "kms:CancelKeyDeletion": _KEY,
+    "kms:ScheduleKeyDeletion": _KEY,
+    # CloudTrail
+    "cloudtrail:UpdateTrail": _TRAIL,
+    "cloudtrail:PutEventSelectors": _TRAIL,
+    # GuardDuty
+    "guardduty:CreateDetector": _WHOLE,
+    "guardduty:UpdateDetector": _DETECTORS,
+    "guardduty:DeleteDetector": _DETECTORS,
+    # Security Hub
+    "securityhub:EnableSecurityHub": _HUB,
+    "securityhub:DisableSecurityHub": _HUB,
+    # IAM Access Analyzer
+    "access-analyzer:CreateAnalyzer": _ANALYZERS,
+    "access-analyzer:DeleteAnalyzer": _ANALYZERS,
+    # Config
+    "config:StartConfigurationRecorder": _RECORDERS,
+    "config:StopConfigurationRecorder": _RECORDERS,
+    # CloudFormation
+    "cloudformation:UpdateTerminationProtection": _STACK,
+    # EKS
+    "eks:UpdateClusterConfig": _CLUSTER,
+    # RDS
+    "rds:ModifyDBInstance": _DATABASE,
+    "rds:ModifyDBSnapshotAttribute": _DATABASE_SNAPSHOT,
+    "rds:ModifyDBClusterSnapshotAttribute": _CLUSTER_SNAPSHOT,
+    "rds:ModifyDBParameterGroup": _PARAMETERS,
+    "rds:ResetDBParameterGroup": _PARAMETERS,
+    # OpenSearch
+    "es:UpdateDomainConfig": _DOMAIN,
+    # Elastic Load Balancing
+    "elasticloadbalancing:ModifyListener": _LISTENER,
+    # CloudFront
+    "cloudfront:UpdateDistribution": _DISTRIBUTION,
 }
 
 
@@ -153,4 +206,4 @@ def reach(action: str, resource: Resource) -> Reach:
     )
     if not re.fullmatch(pattern, resource.id, re.ASCII):
         raise BadInput("steps", f"{action} is not done to resources such as {resource.id!r}.")
-    return Reach(resource.id, tuple(conditions))
+    return Reach(f"{resource.id}{grain.below}", tuple(conditions))

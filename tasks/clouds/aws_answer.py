@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError, XMLParser
 
+from botocore.awsrequest import HeadersDict
 from botocore.model import ListShape, OperationModel, Shape, StructureShape
 from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
@@ -42,7 +43,7 @@ def read_answer(service: str, operation: str, said: Answer) -> dict[str, Any]:
         return read(said.body)
     wire = {
         "status_code": said.status,
-        "headers": said.headers,
+        "headers": HeadersDict(said.headers),  # models know them with capitals: ETag
         "body": said.body,
         "context": {"operation_name": operation},
     }
@@ -60,6 +61,8 @@ def _reader(service: str, operation: str) -> Callable[[bytes], dict[str, Any]] |
         return None
     payload = shape.serialization.get("payload", "")
     wrapper = shape.serialization.get("resultWrapper", "")
+    if payload and len(shape.members) > 1:
+        return None  # the others are in headers
     try:
         read = _structure(shape.members[payload] if payload else shape)
     except _NeedsBotocore:

@@ -98,9 +98,9 @@ def listed(
     fields of the item. Without it the list is read again.
 
     ``keep`` are the item's fields that are configuration; without it all are but ``drop`` and
-    ``tags``. ``only`` leaves out items that are nobody's to judge. ``shape`` makes a better item of
-    one: it says null for a field that the cloud leaves out, and leaves out what changes by itself
-    inside a field. ``tags`` is the item's field of tags, or the name of the part that has them.
+    ``tags``. ``shape`` makes the configuration of those fields, where the API leaves out what was
+    never set, or says one thing in several ways. ``only`` leaves out items that are nobody's to
+    judge. ``tags`` is the item's field of tags, or the name of the part that has them.
     """
     kept, dropped = frozenset(keep), frozenset((*drop, tags))
 
@@ -133,21 +133,24 @@ def listed(
             region if regional else GLOBAL,
             id_of(view, region, item),
             str(_filled(name, known_of(view, region, item))),
-            Config(in_order({**own, **values}), gaps),
+            Config(in_order({**shape(own), **values}), gaps),
             named or (),
         )
 
     async def read_whole(view: AwsView, region: str, listed_item: Item) -> Resource | None:
         """The resource of an item; None where it is nobody's to judge. Raises ResourceGone."""
         item = await detailed(view, region, listed_item)
-        if not only(item):
-            return None
-        item = shape(item)
-        known = known_of(view, region, item)
-        asked = [part for part in parts if part.name == tags or view.needs(part.call.action)]
-        read = await asyncio.gather(*(_part(view, region, part, known) for part in asked))
-        names = (part.name for part in asked)
-        return shaped(view, region, item, dict(zip(names, read, strict=True)))
+        try:
+            if not only(item):
+                return None
+            known = known_of(view, region, item)
+            asked = [part for part in parts if part.name == tags or view.needs(part.call.action)]
+            read = await asyncio.gather(*(_part(view, region, part, known) for part in asked))
+            names = (part.name for part in asked)
+            return shaped(view, region, item, dict(zip(names, read, strict=True)))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            words = f"{every.operation} answered what Suture cannot read"
+            raise CloudError(words, operation=every.operation) from None
 
     async def whole_or_why_not(
         view: AwsView, region: str, item: Item
@@ -252,10 +255,7 @@ async def _part(view: AwsView, region: str, part: Part, known: Mapping[str, Any]
         return part.unset
     call = part.call
     try:
-        answer = await view.get(
-            call.service, call.operation, region, **_filled(dict(call.params), known)
-        )
-        taken = part_of(answer, call.take, call.operation) if call.take else answer
+        taken = await _taken(view, region, call, _filled(dict(call.params), known))
         if part.each is not None:
             taken = await _joined(view, region, part.each, taken, known)
         return part.shape(taken)
@@ -290,20 +290,23 @@ async def _joined(
 async def _items(
     view: AwsView, region: str, call: Call, known: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    params = _filled(dict(call.params), known)
-    if call.operation in service_of(call.service).paginators:
-        found = await view.list(
-            call.service, call.operation, region, call.take, sparse=call.sparse, **params
-        )
-    else:
-        answer = await view.get(call.service, call.operation, region, **params)
-        if answer.get("NextToken") or answer.get("nextToken"):  # it needs a paginator after all
-            raise CloudError("there are more pages than were read", operation=call.operation)
-        taken = part_of(answer, call.take, call.operation) if call.take else answer
-        found = taken if isinstance(taken, list) else [taken]
+    taken = await _taken(view, region, call, _filled(dict(call.params), known))
+    found = taken if isinstance(taken, list) else [taken]
     if call.inner:
         found = [one for outer in found for one in part_of(outer, call.inner, call.operation)]
     return [{call.plain: one} if call.plain else one for one in found]
+
+
+async def _taken(view: AwsView, region: str, call: Call, params: Mapping[str, Any]) -> Any:
+    """What a call takes of its answer; of a paged one, the items of every page."""
+    if call.take and call.operation in service_of(call.service).paginators:
+        return await view.list(
+            call.service, call.operation, region, call.take, sparse=call.sparse, **params
+        )
+    answer = await view.get(call.service, call.operation, region, **params)
+    if answer.get("NextToken") or answer.get("nextToken"):  # it needs a paginator after all
+        raise CloudError("there are more pages than were read", operation=call.operation)
+    return part_of(answer, call.take, call.operation) if call.take else answer
 
 
 def _filled(value: Any, known: Mapping[str, Any]) -> Any:

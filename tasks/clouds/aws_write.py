@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -67,11 +68,15 @@ class AwsSession:
         region: str,
         keys: Mapping[str, AwsCredentials],
         go_on: Callable[[], None] = lambda: None,
+        etag: str = "",
     ) -> None:
+        """``etag`` is the resource's: what ``made`` values are before any call."""
         self._source = source
         self._go_on = go_on
         self._undoing = False
         self._tries, self._throttled = 0, True  # of the call that is being made: all so far
+        self._etag = etag
+        self._said: dict[str, Any] = {}  # by the answers so far
         self._region = leading_region(source) if region == "global" else region
         self._keys = keys
         self._clients: dict[tuple[str, str], Any] = {}
@@ -102,8 +107,10 @@ class AwsSession:
         made = CallMade(
             operation=f"{call.service}:{call.operation}", target=_target(call), undo=undo
         )
+        params = _with_what_was_made(call, self._said, self._etag)
         with aws_errors(call.operation):
-            answer = ask_aws(operation, made, **call.params)
+            answer = ask_aws(operation, made, **params)
+        self._said |= answer
         _check_all_revoked(call, answer)
 
     def _client(self, call: Call) -> Any:
@@ -129,6 +136,20 @@ class AwsSession:
         self._tries += 1
         if self._tries > 1 and self._throttled and not self._undoing:
             self._go_on()
+
+
+_MADE = re.compile(r"\{made:(\w+)\}")
+
+
+def _with_what_was_made(call: Call, answered: Mapping[str, Any], etag: str) -> dict[str, Any]:
+    """A call's parameters, with what earlier calls made. Raises Conflict where nothing was."""
+    params = dict(call.params)
+    for name, value in params.items():
+        if isinstance(value, str) and (match := _MADE.fullmatch(value)):
+            params[name] = answered.get(match[1]) or etag
+            if not params[name]:
+                raise Conflict(f"there is no {match[1]} any more", operation=call.operation)
+    return params
 
 
 def _target(call: Call) -> str:
@@ -185,7 +206,7 @@ def open_aws(
                     keys |= dict.fromkeys(part, assumed)
     finally:
         sts.close()
-    return AwsSession(source, region, keys, go_on)
+    return AwsSession(source, region, keys, go_on, resource.etag)
 
 
 def _assume(

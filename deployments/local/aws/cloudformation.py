@@ -22,10 +22,24 @@ from deployments.local.aws.stack_template import InvalidTemplate, Template, read
 
 NAMESPACE = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
 ACCEPTED = {
-    "CreateStack": {"Action", "Version", "StackName", "TemplateBody", "Parameters", "Capabilities"},
+    "CreateStack": {
+        "Action",
+        "Version",
+        "StackName",
+        "TemplateBody",
+        "Parameters",
+        "Capabilities",
+        "EnableTerminationProtection",
+    },
     "DescribeStacks": {"Action", "Version", "StackName"},
     "DescribeStackEvents": {"Action", "Version", "StackName"},
     "DeleteStack": {"Action", "Version", "StackName"},
+    "UpdateTerminationProtection": {
+        "Action",
+        "Version",
+        "StackName",
+        "EnableTerminationProtection",
+    },
 }
 _STACK = "AWS::CloudFormation::Stack"
 
@@ -46,6 +60,7 @@ class Stack:
     created: str
     status: str = "CREATE_IN_PROGRESS"
     reason: str = ""
+    protected: bool = False
     made: dict[str, dict[str, str]] = field(default_factory=dict)
     undo: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)
     events: list[dict[str, str]] = field(default_factory=list)
@@ -95,10 +110,14 @@ class Stacks:
         found = _find(stacks, form.get("StackName", ""))
         if operation == "DeleteStack":
             if found is not None and found.status != "DELETE_COMPLETE":
+                _check_deletable(found)
                 _delete(found, iam)
             return _answer(operation, None)
         if found is None:
             raise _invalid(f"Stack with id {form.get('StackName', '')} does not exist")
+        if operation == "UpdateTerminationProtection":
+            found.protected = _protection(form)
+            return _answer(operation, {"StackId": found.id})
         if operation == "DescribeStackEvents":
             return _answer(operation, {"StackEvents": found.events})
         return _answer(operation, {"Stacks": [_described(found)]})
@@ -150,6 +169,7 @@ def _create(
     capabilities = [value for key, value in form.items() if key.startswith("Capabilities.")]
     _check_capabilities(template, capabilities)
     stack = Stack(stack_id, name, template, capabilities, _now())
+    stack.protected = "EnableTerminationProtection" in form and _protection(form)
     stacks.append(stack)
     _build(stack, iam)
     return stack
@@ -243,6 +263,20 @@ def _take_away(stack: Stack, iam: Iam) -> str:
                 return f"The following resource(s) failed to delete: [{logical_id}]. "
         stack.undo.pop()
     return ""
+
+
+def _protection(form: Mapping[str, str]) -> bool:
+    wanted = form.get("EnableTerminationProtection", "")
+    if wanted not in ("true", "false"):
+        raise _invalid("EnableTerminationProtection must be true or false.")
+    return wanted == "true"
+
+
+def _check_deletable(stack: Stack) -> None:
+    if stack.protected:
+        raise _invalid(
+            f"Stack [{stack.name}] cannot be deleted while TerminationProtection is enabled"
+        )
 
 
 def _delete(stack: Stack, iam: Iam) -> None:
@@ -353,6 +387,7 @@ def _described(stack: Stack) -> dict[str, Any]:
         ],
         "CreationTime": stack.created,
         "StackStatus": stack.status,
+        "EnableTerminationProtection": str(stack.protected).lower(),
         **({"StackStatusReason": stack.reason} if stack.reason else {}),
         "Capabilities": stack.capabilities,
         "Outputs": stack.outputs,

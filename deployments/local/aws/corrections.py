@@ -32,7 +32,12 @@ from moto.s3.exceptions import S3ClientError
 from moto.s3.models import FakeBucket
 from moto.s3.responses import S3Response
 
-from deployments.local.aws import corrections_data, corrections_ec2, corrections_iam
+from deployments.local.aws import (
+    corrections_data,
+    corrections_ec2,
+    corrections_iam,
+    corrections_infrastructure,
+)
 
 ORGANIZATION_PAGE = 20  # ListAccounts: "MaxResults … valid range 1 to 20"
 
@@ -57,6 +62,7 @@ def install() -> None:
     responses.method_names_from_class = functools.cache(responses.method_names_from_class)
     # moto would apply a bucket policy without its conditions; the gate has applied it in full.
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL
+    corrections_infrastructure.install()
 
 
 # ---------------------------------------------------------------- paging

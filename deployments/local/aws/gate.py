@@ -14,7 +14,7 @@ from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.utils import bucket_policy_is_public
 
-from deployments.local.aws import calls, identities, sts
+from deployments.local.aws import calls, gaps_infrastructure, identities, sts
 from deployments.local.aws.calls import Call, Environ, Need
 from deployments.local.aws.cloudformation import Stacks
 from deployments.local.aws.corrections_data import blocks_public_policies
@@ -37,6 +37,7 @@ from deployments.local.aws.sigv4 import UNSIGNED, signature_of
 SKEW = timedelta(minutes=15)
 HANG_SECONDS = 60.0
 log = logging.getLogger(__name__)
+gaps_infrastructure.install()
 
 
 class Gate:

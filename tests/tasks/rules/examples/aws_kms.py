@@ -9,8 +9,16 @@ from tasks.model import Call
 
 
 def apply(config: dict[str, Any], call: Call) -> None:
-    assert call.params == {"KeyId": config["KeyId"]}
-    config["Rotation"] = {"EnableKeyRotation": True, "DisableKeyRotation": False}[call.operation]
+    days = {"PendingWindowInDays": 30} if call.operation == "ScheduleKeyDeletion" else {}
+    assert call.params == {"KeyId": config["KeyId"], **days}
+    if call.operation == "CancelKeyDeletion":
+        config["KeyState"] = "Disabled"
+    elif call.operation == "ScheduleKeyDeletion":
+        config["KeyState"] = "PendingDeletion"
+    else:
+        config["Rotation"] = {"EnableKeyRotation": True, "DisableKeyRotation": False}[
+            call.operation
+        ]
 
 
 def plant(cloud: Any, config: Mapping[str, Any]) -> str:
@@ -18,6 +26,8 @@ def plant(cloud: Any, config: Mapping[str, Any]) -> str:
     key = kms.create_key(KeySpec=config["KeySpec"])["KeyMetadata"]
     if config["Rotation"]:
         kms.enable_key_rotation(KeyId=key["KeyId"])
+    if config["KeyState"] == "PendingDeletion":
+        kms.schedule_key_deletion(KeyId=key["KeyId"])
     return str(key["Arn"])
 
 
@@ -36,6 +46,11 @@ EXAMPLES: dict[str, Any] = {
         [key(), key(KeySpec="RSA_2048", Rotation=None)],
         [key(Rotation=False)],
         "Rotation",
+    ),
+    "aws_kms_key_not_pending_deletion": (
+        [key(), key(KeyState="Disabled", Rotation=None), key(KeyState="PendingImport")],
+        [key(KeyState="PendingDeletion", Rotation=None)],
+        "KeyState",
     ),
 }
 KINDS: dict[str, Any] = {
