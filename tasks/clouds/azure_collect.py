@@ -14,8 +14,9 @@ FEWEST_GRAPH_SUBSCRIPTIONS, batches that run side by side would wait for the quo
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,10 +28,13 @@ from tasks.clouds.transport import reason
 from tasks.errors import CloudError, ResourceGone, Throttled
 from tasks.inventory import AzureSource
 from tasks.model import Account, Cloud, Config, Covered, Resource
+from tasks.rules.azure.assessments import ASSESSED
+from tasks.rules.azure.owners import ACCESS_ADMINISTRATOR, OWNER
 from tasks.snapshot import Seen
 
 EVERY_REGION = "global"  # Covered.region of what one list answers for all regions at once
 SUBSCRIPTIONS_API = "2022-12-01"
+SUBSCRIPTION = "Microsoft.Resources/subscriptions"
 DISCOVERY_READS = ("Microsoft.Resources/subscriptions/read",)
 
 FEWEST_GRAPH_KINDS = 2
@@ -70,6 +74,9 @@ class Part:
     ``where`` says for which resources it is asked for at all: for others there is none. Of its
     properties those in ``only`` are read (all, where that is empty) but for ``volatile`` ones; of
     ``many`` those children of which ``which`` is true, so that what no rule reads is no drift.
+    ``located``: each of ``many`` gets its "location" as well. ``names``: of ``many`` those only,
+    where a name says what one is about. ``exists``: of ``many`` rules read only whether there is
+    any, so that the part is true or false, and the rest of a long list is not asked for.
     """
 
     name: str
@@ -81,9 +88,14 @@ class Part:
     only: frozenset[str] = frozenset()
     volatile: frozenset[str] = VOLATILE
     which: Callable[[Mapping[str, Any]], bool] = lambda _properties: True
+    located: bool = False
+    names: frozenset[str] = frozenset()
+    exists: bool = False
 
     @property
     def none(self) -> Any:
+        if self.exists:
+            return False
         return [] if self.many else None
 
     def read(self, type: str) -> str:
@@ -102,10 +114,11 @@ class Collector:
     ``graph`` says that Resource Graph answers the kind fully: every property that a rule reads,
     with the value ARM gives it. ``around`` are the properties that say what hangs on one, for its
     snapshots: of the volatile ones, those that a re-reading gives. ``parts`` are read by calls of
-    their own for each resource. ``itself``: it is the subscription, of which there is one.
-    ``filter`` is the list's, where it gives more than is wanted. ``always`` names the settings that
-    a subscription has though the list leaves out those that nobody has made: they are read as ones
-    without properties.
+    their own for each resource. ``itself``: it is the subscription, of which there is one, its
+    parts lie below that, and ``view`` goes on its id: what different kinds make of one subscription
+    are different resources. ``filter`` is the list's, where it gives more than is wanted.
+    ``always`` names the settings that a subscription has though the list leaves out those that
+    nobody has made: they are read as ones without properties.
     """
 
     kind: str
@@ -117,6 +130,7 @@ class Collector:
     graph: bool = False
     parts: tuple[Part, ...] = ()
     itself: bool = False
+    view: str = ""
     filter: str = ""
     always: tuple[str, ...] = ()
 
@@ -177,6 +191,33 @@ DIAGNOSTICS = Part(
     api_version="2021-05-01-preview",
     many=True,
 )
+
+# A machine is asked for where it decides whether a rule matters: one is enough.
+MACHINES = Part(
+    name="machines",
+    path="/providers/Microsoft.Compute/virtualMachines",
+    api_version="2024-07-01",
+    many=True,
+    exists=True,
+)
+
+_NOTHING = frozenset({""})  # of the properties: names and places are all that is wanted
+
+_SUBSCRIPTION_DEPTH = 2  # slashes of a subscription's id
+
+
+def _gives_it_all(assignment: Mapping[str, Any]) -> bool:
+    """The roles that give a whole subscription away; those further down are no rule's matter.
+
+    What cannot be read is kept, so that a rule says so.
+    """
+    role, scope = assignment.get("roleDefinitionId"), assignment.get("scope")
+    if not isinstance(role, str) or not isinstance(scope, str):
+        return True
+    below = scope.lower().startswith("/subscriptions/") and (
+        scope.rstrip("/").count("/") > _SUBSCRIPTION_DEPTH
+    )
+    return role.lower().rpartition("/")[2] in (OWNER, ACCESS_ADMINISTRATOR) and not below
 
 
 def _configurations(api_version: str, *names: str) -> tuple[Part, ...]:
@@ -271,8 +312,142 @@ COLLECTORS: Mapping[str, Collector] = {
             volatile=VOLATILE | {"instanceView"},
         ),
         Collector(
+            kind="azure.network.application_gateway",
+            type="Microsoft.Network/applicationGateways",
+            api_version="2024-05-01",
+            keys=("name", "location", "properties"),
+            # Where requests go changes with every deployment behind it, and no rule reads it.
+            volatile=VOLATILE
+            | {
+                "operationalState",
+                "backendAddressPools",
+                "backendHttpSettingsCollection",
+                "backendIPConfigurations",
+                "backendSettingsCollection",
+                "privateEndpointConnections",
+                "probes",
+                "requestRoutingRules",
+                "rewriteRuleSets",
+                "routingRules",
+                "urlPathMaps",
+            },
+        ),
+        Collector(
+            kind="azure.network.waf_policy",
+            type="Microsoft.Network/ApplicationGatewayWebApplicationFirewallPolicies",
+            api_version="2024-05-01",
+            # With the tags, because a policy can only be written whole.
+            keys=("name", "location", "tags", "properties"),
+            volatile=VOLATILE
+            | {
+                "applicationGateways",
+                "applicationGatewayForContainers",
+                "httpListeners",
+                "pathBasedRules",
+                "resourceState",
+            },
+        ),
+        Collector(
+            kind="azure.authorization.subscription",
+            type=SUBSCRIPTION,
+            api_version=SUBSCRIPTIONS_API,
+            keys=(),
+            itself=True,
+            view="/providers/microsoft.authorization",
+            parts=(
+                Part(
+                    name="roleAssignments",
+                    path="/providers/Microsoft.Authorization/roleAssignments",
+                    api_version="2022-04-01",
+                    many=True,
+                    only=frozenset({"roleDefinitionId", "scope", "principalId", "principalType"}),
+                    which=_gives_it_all,
+                ),
+            ),
+        ),
+        Collector(
+            kind="azure.network.subscription",
+            type=SUBSCRIPTION,
+            api_version=SUBSCRIPTIONS_API,
+            keys=(),
+            itself=True,
+            view="/providers/microsoft.network",
+            parts=(
+                Part(
+                    name="watchers",
+                    path="/providers/Microsoft.Network/networkWatchers",
+                    api_version="2024-05-01",
+                    many=True,
+                    located=True,
+                    only=_NOTHING,
+                ),
+                Part(
+                    name="networks",
+                    path="/providers/Microsoft.Network/virtualNetworks",
+                    api_version="2024-05-01",
+                    many=True,
+                    located=True,
+                    only=_NOTHING,
+                ),
+                Part(
+                    name="bastions",
+                    path="/providers/Microsoft.Network/bastionHosts",
+                    api_version="2024-05-01",
+                    many=True,
+                    exists=True,
+                ),
+                MACHINES,
+            ),
+        ),
+        Collector(
+            kind="azure.security.subscription",
+            type=SUBSCRIPTION,
+            api_version=SUBSCRIPTIONS_API,
+            keys=(),
+            itself=True,
+            view="/providers/microsoft.security",
+            parts=(
+                Part(
+                    name="assessments",
+                    path="/providers/Microsoft.Security/assessments",
+                    api_version="2020-01-01",
+                    many=True,
+                    names=ASSESSED,
+                    only=frozenset({"status"}),
+                    volatile=VOLATILE
+                    | {"cause", "description", "firstEvaluationDate", "statusChangeDate"},
+                ),
+                MACHINES,
+            ),
+        ),
+        Collector(
+            kind="azure.monitor.subscription",
+            type=SUBSCRIPTION,
+            api_version=SUBSCRIPTIONS_API,
+            keys=(),
+            itself=True,
+            view="/providers/microsoft.insights",
+            parts=(
+                Part(
+                    name="components",
+                    path="/providers/Microsoft.Insights/components",
+                    api_version="2020-02-02",
+                    many=True,
+                    exists=True,
+                ),
+            ),
+        ),
+        Collector(
+            kind="azure.databricks.workspace",
+            type="Microsoft.Databricks/workspaces",
+            api_version="2024-05-01",
+            keys=("name", "location", "sku", "properties"),
+            volatile=VOLATILE | {"createdBy", "createdDateTime", "updatedBy"},
+            parts=(DIAGNOSTICS,),
+        ),
+        Collector(
             kind="azure.monitor.activity_log",
-            type="Microsoft.Resources/subscriptions",
+            type=SUBSCRIPTION,
             api_version=SUBSCRIPTIONS_API,
             keys=(),
             itself=True,
@@ -553,7 +728,10 @@ async def _listed(api: AzureApi, path: str, collector: Collector) -> list[Resour
 async def _subscription(api: AzureApi, path: str, collector: Collector) -> Resource:
     """The subscription as a resource: what hangs on it are its parts."""
     item = await api.get(path, collector.api_version)
-    named = {"id": path, "name": item.get("displayName") or path.rpartition("/")[2]}
+    named = {
+        "id": f"{path}{collector.view}",
+        "name": item.get("displayName") or path.rpartition("/")[2],
+    }
     return _resource(path.rpartition("/")[2], collector, named)
 
 
@@ -582,7 +760,8 @@ async def _with_parts(
 
 async def _whole(api: AzureApi, collector: Collector, resource: Resource) -> Resource:
     """The resource with its parts; one that cannot be read is a gap. Raises ResourceGone."""
-    read = await asyncio.gather(*(_part(api, part, resource) for part in collector.parts))
+    above = f"/subscriptions/{resource.account}" if collector.itself else resource.id
+    read = await asyncio.gather(*(_part(api, part, resource, above) for part in collector.parts))
     parts, gaps = resource.config.as_dict(), dict(resource.config.gaps)
     for part, (value, gap) in zip(collector.parts, read, strict=True):
         if gap:
@@ -592,17 +771,20 @@ async def _whole(api: AzureApi, collector: Collector, resource: Resource) -> Res
     return replace(resource, config=Config(parts, gaps))
 
 
-async def _part(api: AzureApi, part: Part, resource: Resource) -> tuple[Any, str]:
-    """The part's value, or the reason why it could not be read."""
+async def _part(api: AzureApi, part: Part, resource: Resource, above: str) -> tuple[Any, str]:
+    """The part's value, or the reason why it could not be read. It lies below the id ``above``."""
     if not part.where(resource.config.as_dict()):
         return part.none, ""
-    path = f"{resource.id}{part.path}"
+    path = f"{above}{part.path}"
     try:
+        if part.exists:
+            return await _is_any(api.items(path, part.api_version)), ""
         if not part.many:
             return _properties(part, await api.get(path, part.api_version)), ""
         items = [item async for item in api.items(path, part.api_version)]
-        named = [{"name": item["name"], "properties": _properties(part, item)} for item in items]
-        return settled([one for one in named if part.which(one["properties"])], VOLATILE), ""
+        named = [_child(part, item) for item in items if _is_named(part, item["name"])]
+        kept = [one for one in named if part.which(one["properties"])]
+        return _once(settled(kept, VOLATILE)), ""
     except ResourceGone as gone:
         if gone.code not in part.absent:
             raise
@@ -611,6 +793,26 @@ async def _part(api: AzureApi, part: Part, resource: Resource) -> tuple[Any, str
         return (part.none, "") if error.code in part.absent else (None, reason(error))
     except (KeyError, TypeError, AttributeError):
         return None, f"failed: {part.path} was described in a way that Suture cannot read"
+
+
+def _is_named(part: Part, name: str) -> bool:
+    return not part.names or name.lower() in part.names
+
+
+async def _is_any(items: AsyncIterator[Any]) -> bool:
+    async for _ in items:
+        return True
+    return False
+
+
+def _child(part: Part, item: Mapping[str, Any]) -> dict[str, Any]:
+    child = {"name": item["name"], "properties": _properties(part, item)}
+    return {**child, "location": item["location"]} if part.located else child
+
+
+def _once(children: list[Any]) -> list[Any]:
+    """In order as they are: what says the same is there once."""
+    return [one for one, _ in itertools.groupby(children)]
 
 
 def _properties(part: Part, item: Mapping[str, Any]) -> Any:

@@ -42,12 +42,17 @@ from tasks.rules.aws import (
     xray,
 )
 from tasks.rules.azure import (
+    assessments,
     authorization,
     compute,
     databases,
+    databricks,
+    gateway,
     keyvault,
     monitor,
     network,
+    network_watch,
+    owners,
     security,
     security_contact,
     sql,
@@ -101,6 +106,11 @@ RULES: tuple[Rule, ...] = (
     *databases.RULES,
     *virtual_network.RULES,
     *authorization.RULES,
+    *gateway.RULES,
+    *owners.RULES,
+    *network_watch.RULES,
+    *databricks.RULES,
+    *assessments.RULES,
 )
 
 _BY_ID = {one.id: one for one in RULES}

@@ -79,9 +79,9 @@ class Shape:
     ``variants`` are the shapes of single names where a type's singletons are each a thing of its
     own, as an app's configurations are. ``located``: it has a location; children and settings have
     none. ``extension``: it sits on any other resource, below its "/providers/", or on a group or
-    subscription. ``below`` is told what holds a child (holder, request) before anything is done
-    with it, and may refuse. ``after`` is told of each write (resource, request) and may refuse it
-    or fill things in.
+    subscription; ``wide``: the list of a subscription has those of all that is in it. ``below`` is
+    told what holds a child (holder, request) before anything is done with it, and may refuse.
+    ``after`` is told of each write (resource, request) and may refuse it or fill things in.
     """
 
     type: str
@@ -99,6 +99,7 @@ class Shape:
     created: int = 201
     etags: bool = False
     extension: bool = False
+    wide: bool = False
     below: Callable[[Resource, ArmRequest], None] = lambda _holder, _request: None
     after: Callable[[Plain, ArmRequest], None] = lambda _one, _request: None
 
@@ -148,7 +149,7 @@ class PlainKind(ResourceKind):
     def members(self, request: ArmRequest) -> list[dict[str, Any]]:
         path = request.path
         if len(path.types) > 1 or self.extension:
-            inside = f"{path.key}/"
+            inside = f"{path.scope.lower()}/" if self.shape.wide else f"{path.key}/"
             self._require_parent(request)
             for name in self.shape.always:
                 self._of(name)._standing(f"{path.text}/{name}", name)

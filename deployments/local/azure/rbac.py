@@ -180,4 +180,11 @@ READER = RoleDefinition(
     actions=("*/read",),
     kind="BuiltInRole",
 )
-BUILT_IN = (OWNER, CONTRIBUTOR, READER)
+ACCESS_ADMINISTRATOR = RoleDefinition(
+    id="18d7d88d-d35e-4fb5-a5c3-7773c20a72d9",
+    name="User Access Administrator",
+    description="Gives and takes away access.",
+    actions=("*/read", "Microsoft.Authorization/*", "Microsoft.Support/*"),
+    kind="BuiltInRole",
+)
+BUILT_IN = (OWNER, CONTRIBUTOR, READER, ACCESS_ADMINISTRATOR)

@@ -5,8 +5,11 @@ After the ARM REST reference of each type; one module for each namespace.
 
 from __future__ import annotations
 
+from deployments.local.azure.shapes_assessments import ASSESSMENTS
 from deployments.local.azure.shapes_compute import COMPUTE
 from deployments.local.azure.shapes_databases import DATABASES
+from deployments.local.azure.shapes_databricks import DATABRICKS
+from deployments.local.azure.shapes_gateway import GATEWAYS
 from deployments.local.azure.shapes_insights import INSIGHTS
 from deployments.local.azure.shapes_keyvault import KEYVAULT
 from deployments.local.azure.shapes_network import NETWORK
@@ -25,4 +28,7 @@ SHAPES = (
     *SQL,
     *DATABASES,
     *NETWORK,
+    *GATEWAYS,
+    *DATABRICKS,
+    *ASSESSMENTS,
 )

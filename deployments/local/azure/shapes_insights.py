@@ -45,4 +45,15 @@ INSIGHTS = (
         },
         defaults={"enabled": True},
     ),
+    Shape(
+        type="Microsoft.Insights/components",
+        api_versions=("2020-02-02",),
+        top={"kind": TEXT},
+        properties={
+            "Application_Type": TEXT,
+            "WorkspaceResourceId": TEXT,
+            "RetentionInDays": TEXT,
+            "IngestionMode": TEXT,
+        },
+    ),
 )

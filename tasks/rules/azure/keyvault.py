@@ -365,13 +365,23 @@ RULES = (
     _expiring(
         "keys",
         Severity.MEDIUM,
-        ("prowler:keyvault_rbac_key_expiration_set", "cis-azure-5.0:8.3.1"),
+        (
+            "prowler:keyvault_rbac_key_expiration_set",
+            "prowler:keyvault_key_expiration_set_in_non_rbac",
+            "cis-azure-5.0:8.3.1",
+            "cis-azure-5.0:8.3.2",
+        ),
         "key set-attributes",
     ),
     _expiring(
         "secrets",
         Severity.MEDIUM,
-        ("prowler:keyvault_rbac_secret_expiration_set", "cis-azure-5.0:8.3.3"),
+        (
+            "prowler:keyvault_rbac_secret_expiration_set",
+            "prowler:keyvault_non_rbac_secret_expiration_set",
+            "cis-azure-5.0:8.3.3",
+            "cis-azure-5.0:8.3.4",
+        ),
         "secret set-attributes",
     ),
     _row(

@@ -12,6 +12,7 @@ from tasks.rules.shape import flag, mapping, sequence, text
 
 ALERTS = "Microsoft.Insights/activityLogAlerts"
 LOGS = "Microsoft.Insights/diagnosticSettings"
+INSIGHTS = "Microsoft.Insights/components"
 _READS = ("Microsoft.Resources/subscriptions/read", f"{ALERTS}/read", f"{LOGS}/read")
 _BY_HAND = """An alert is made in a resource group, and told to an action group, that only you can
     choose; write access to a whole resource group is more than Suture asks for."""
@@ -224,7 +225,7 @@ def _guide(means: str, matters: str, cli: str, terraform: str, by_hand: str, por
         terraform=terraform,
         by_hand=by_hand,
         breaks="Nothing; what receives the log may cost money.",
-        back="Delete the setting, or the alert, that was made.",
+        back="Delete what was made.",
     )
 
 
@@ -326,6 +327,41 @@ RULES = (
         (
             "prowler:monitor_diagnostic_setting_with_appropriate_categories",
             "cis-azure-5.0:6.1.1.2",
+        ),
+    ),
+    Rule(
+        id="azure_monitor_subscription_application_insights",
+        kind="azure.monitor.subscription",
+        severity=Severity.LOW,
+        title="Some application reports to Application Insights",
+        passes=lambda resource: flag(resource.config["components"], "components"),
+        fix=None,
+        reads=("Microsoft.Resources/subscriptions/read", f"{INSIGHTS}/read"),
+        writes=(),
+        events=(f"{INSIGHTS}/write", f"{INSIGHTS}/delete"),
+        aka=("prowler:appinsights_ensure_is_configured", "cis-azure-5.0:6.1.3.1"),
+        guide=_guide(
+            means="""The subscription has no Application Insights at all: what its applications do
+                is told by their own logs, if anywhere. A subscription without applications needs
+                none, and is an exception to write down.""",
+            matters="""Errors, slow answers and odd calls of an application are the first that is
+                seen of an attack on it, by those who look.""",
+            portal="""Application Insights > Create > a resource group, a region and a workspace;
+                then turn it on in the application: App Services > the app > Monitoring >
+                Application Insights.""",
+            cli="""
+                az monitor app-insights component create --resource-group GROUP --app NAME \
+                  --location REGION --workspace WORKSPACE_ID""",
+            terraform="""
+                resource "azurerm_application_insights" "this" {
+                  name                = "web"
+                  resource_group_name = azurerm_resource_group.this.name
+                  location            = azurerm_resource_group.this.location
+                  workspace_id        = azurerm_log_analytics_workspace.this.id
+                  application_type    = "web"
+                }""",
+            by_hand="""It is of no use until applications report to it, and where what they say is
+                kept, and may be read, is for you to choose.""",
         ),
     ),
 )

@@ -32,8 +32,10 @@ class Home:
     ``part`` is "properties" for the resource's own, or the name of a part that a child is read as;
     ``path`` is the child's, below the resource. A PATCH names the one property that changes (with
     all of the object around it); a PUT sends the whole part again. ``read_only`` are properties
-    that a PUT must leave out, ``beside`` those that every call must say. ``optional``: some
-    resources of the kind have no such part (it is read as None), have nothing to set, and pass.
+    that a PUT must leave out, ``beside`` those that every call must say, and ``top`` what of the
+    resource, beside its properties, a PUT would take away if it did not say it again. ``optional``:
+    some resources of the kind have no such part (it is read as None), have nothing to set, and
+    pass.
     """
 
     method: str
@@ -44,6 +46,7 @@ class Home:
     read_only: frozenset[str] = frozenset()
     beside: Mapping[str, Any] = field(default_factory=dict, hash=False)
     optional: bool = False
+    top: tuple[str, ...] = ()
 
     def lacks(self, resource: Resource) -> bool:
         """Whether the resource is one that has no such part."""
@@ -51,7 +54,8 @@ class Home:
 
     def call(self, resource: Resource, properties: Mapping[str, Any]) -> Call:
         target = f"{resource.id}{self.path}"
-        body = {"properties": {**properties, **self.beside}}
+        said = {name: resource.config[name] for name in self.top if name in resource.config}
+        body = {**said, "properties": {**properties, **self.beside}}
         return Call(Cloud.AZURE, self.api_version, self.method, body, target)
 
     def changed(self, resource: Resource, path: str, value: Any) -> Mapping[str, Any]:

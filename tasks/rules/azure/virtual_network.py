@@ -56,10 +56,11 @@ def flow_logs_are_kept(resource: Resource) -> bool:
     A watcher without flow logs has none to keep, and passes; one that is off keeps nothing new.
     """
     logs = [mapping(one, "flowLogs") for one in sequence(resource.config["flowLogs"], "flowLogs")]
-    return all(_is_kept(mapping(one.get("properties"), "flowLogs.properties")) for one in logs)
+    return all(is_kept(mapping(one.get("properties"), "flowLogs.properties")) for one in logs)
 
 
-def _is_kept(log: Mapping[str, Any]) -> bool:
+def is_kept(log: Mapping[str, Any]) -> bool:
+    """One flow log's properties."""
     enabled = flag(log.get("enabled"), "flowLogs.enabled")
     given = log.get("retentionPolicy")
     if given is None:
