@@ -76,7 +76,8 @@ class Part:
     ``many`` those children of which ``which`` is true, so that what no rule reads is no drift.
     ``located``: each of ``many`` gets its "location" as well. ``names``: of ``many`` those only,
     where a name says what one is about. ``exists``: of ``many`` rules read only whether there is
-    any, so that the part is true or false, and the rest of a long list is not asked for.
+    any, so that the part is true or false, and the rest of a long list is not asked for. ``each``:
+    the list of ``many`` says too little; those that ``which`` keeps are asked for one by one.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Part:
     located: bool = False
     names: frozenset[str] = frozenset()
     exists: bool = False
+    each: bool = False
 
     @property
     def none(self) -> Any:
@@ -183,6 +185,16 @@ def _in_vault(name: str) -> Part:
         volatile=VOLATILE | {"created", "updated", "recoveryLevel"},
         which=_never_expires,
     )
+
+
+def _does_not_rotate(key: Mapping[str, Any]) -> bool:
+    """What is disabled, or rotates, is no rule's matter; what cannot be read is kept."""
+    try:
+        actions = (key.get("rotationPolicy") or {}).get("lifetimeActions") or ()
+        rotates = any(one["action"]["type"].lower() == "rotate" for one in actions)
+        return not rotates and key["attributes"].get("enabled") is not False
+    except (KeyError, TypeError, AttributeError):
+        return True
 
 
 DIAGNOSTICS = Part(
@@ -286,7 +298,18 @@ COLLECTORS: Mapping[str, Collector] = {
             type="Microsoft.KeyVault/vaults",
             api_version="2023-07-01",
             keys=("name", "location", "properties"),
-            parts=(_in_vault("keys"), _in_vault("secrets"), DIAGNOSTICS),
+            parts=(
+                _in_vault("keys"),
+                _in_vault("secrets"),
+                replace(
+                    _in_vault("keys"),
+                    name="rotation",
+                    only=frozenset({"attributes", "rotationPolicy"}),
+                    which=_does_not_rotate,
+                    each=True,
+                ),
+                DIAGNOSTICS,
+            ),
         ),
         Collector(
             kind="azure.compute.disk",
@@ -782,8 +805,10 @@ async def _part(api: AzureApi, part: Part, resource: Resource, above: str) -> tu
         if not part.many:
             return _properties(part, await api.get(path, part.api_version)), ""
         items = [item async for item in api.items(path, part.api_version)]
-        named = [_child(part, item) for item in items if _is_named(part, item["name"])]
-        kept = [one for one in named if part.which(one["properties"])]
+        if part.each:
+            found = (_one(api, part, path, item) for item in items if _is_wanted(part, item))
+            items = [item for item in await asyncio.gather(*found) if item is not None]
+        kept = [_child(part, item) for item in items if _is_wanted(part, item)]
         return _once(settled(kept, VOLATILE)), ""
     except ResourceGone as gone:
         if gone.code not in part.absent:
@@ -795,8 +820,17 @@ async def _part(api: AzureApi, part: Part, resource: Resource, above: str) -> tu
         return None, f"failed: {part.path} was described in a way that Suture cannot read"
 
 
-def _is_named(part: Part, name: str) -> bool:
-    return not part.names or name.lower() in part.names
+def _is_wanted(part: Part, item: Mapping[str, Any]) -> bool:
+    named = not part.names or item["name"].lower() in part.names
+    return named and part.which(_properties(part, item))
+
+
+async def _one(api: AzureApi, part: Part, path: str, item: Mapping[str, Any]) -> Any:
+    """A child by a call of its own; None for one that is gone since it was listed."""
+    try:
+        return await api.get(f"{path}/{item['name']}", part.api_version)
+    except ResourceGone:
+        return None
 
 
 async def _is_any(items: AsyncIterator[Any]) -> bool:

@@ -79,9 +79,10 @@ class Shape:
     ``variants`` are the shapes of single names where a type's singletons are each a thing of its
     own, as an app's configurations are. ``located``: it has a location; children and settings have
     none. ``extension``: it sits on any other resource, below its "/providers/", or on a group or
-    subscription; ``wide``: the list of a subscription has those of all that is in it. ``below`` is
-    told what holds a child (holder, request) before anything is done with it, and may refuse.
-    ``after`` is told of each write (resource, request) and may refuse it or fill things in.
+    subscription; ``wide``: the list of a subscription has those of all that is in it. ``listed``
+    are the properties that a list shows, where it leaves out some. ``below`` is told what holds a
+    child (holder, request) before anything is done with it, and may refuse. ``after`` is told of
+    each write (resource, request) and may refuse it or fill things in.
     """
 
     type: str
@@ -100,6 +101,7 @@ class Shape:
     etags: bool = False
     extension: bool = False
     wide: bool = False
+    listed: frozenset[str] = frozenset()
     below: Callable[[Resource, ArmRequest], None] = lambda _holder, _request: None
     after: Callable[[Plain, ArmRequest], None] = lambda _one, _request: None
 
@@ -154,7 +156,7 @@ class PlainKind(ResourceKind):
             for name in self.shape.always:
                 self._of(name)._standing(f"{path.text}/{name}", name)
             return [
-                one.render()
+                self._in_list(one.render())
                 for one in self.tenant.resources(path.subscription, "", self.type)
                 if one.id.lower().startswith(inside)
             ]
@@ -162,6 +164,14 @@ class PlainKind(ResourceKind):
             self._standing(f"{path.text}/{name}", name)
         found = self.tenant.resources(path.subscription, path.group, self.type)
         return [one.render() for one in found]
+
+    def _in_list(self, shown: dict[str, Any]) -> dict[str, Any]:
+        if not self.shape.listed:
+            return shown
+        properties = {
+            name: one for name, one in shown["properties"].items() if name in self.shape.listed
+        }
+        return {**shown, "properties": properties}
 
     def put(self, request: ArmRequest) -> Reply:
         if (own := self._of(request.path.name)) is not self:

@@ -88,6 +88,7 @@ KEYVAULT = (
     Shape(
         type="Microsoft.KeyVault/vaults/keys",
         api_versions=API,
+        listed=frozenset({"attributes", "keyUri"}),
         methods="PUT",
         located=False,
         created=200,
@@ -97,7 +98,7 @@ KEYVAULT = (
             "keyOps": LIST,
             "keySize": whole(2048, 4096),
             "curveName": TEXT,
-            "rotationPolicy": OBJECT,
+            "rotationPolicy": shape(attributes=shape(expiryTime=TEXT), lifetimeActions=LIST),
             "release_policy": OBJECT,
         },
         after=_hidden,

@@ -54,6 +54,25 @@ def all_expire(part: str) -> Predicate:
     return passes
 
 
+def keys_rotate(resource: Resource) -> bool:
+    """The collector leaves in the part only keys that are enabled and have no rotation."""
+    return all(_rotates(entry) for entry in sequence(resource.config["rotation"], "rotation"))
+
+
+def _rotates(entry: Any) -> bool:
+    inside = mapping(mapping(entry, "rotation").get("properties"), "rotation")
+    mapping(inside.get("attributes"), "rotation.attributes")
+    if inside.get("rotationPolicy") is None:
+        return False
+    where = "rotation.rotationPolicy.lifetimeActions"
+    actions = mapping(inside["rotationPolicy"], "rotation.rotationPolicy").get("lifetimeActions")
+    types = []
+    for one in sequence(actions if actions is not None else (), where):
+        action = mapping(mapping(one, where).get("action"), where)
+        types.append(text(action.get("type"), where).lower())
+    return "rotate" in types
+
+
 def logs_who_reads(resource: Resource) -> bool:
     """Some diagnostic setting takes the audit log, by its name or by a group that has it."""
     return any(_AUDITS & names for names in _logged(resource))
@@ -383,6 +402,46 @@ RULES = (
             "cis-azure-5.0:8.3.4",
         ),
         "secret set-attributes",
+    ),
+    _row(
+        "keys_rotate",
+        Severity.LOW,
+        "Every key of the vault rotates by itself",
+        (),
+        keys_rotate,
+        ("prowler:keyvault_key_rotation_enabled", "cis-azure-5.0:8.3.9"),
+        written(
+            means="""At least one enabled key of the vault has no rotation policy that makes new
+                versions: none at all, or one that only tells somebody. Keys that belong to
+                certificates are renewed with those, and may stand here by mistake.""",
+            matters="""The older a key, the more it has encrypted and the more people have met it.
+                One that rotates by itself does so before its date, without anybody's
+                thinking of it.""",
+            portal="""Key vaults > the vault > Objects > Keys > the key > Rotation policy > Enable
+                auto rotation > Save.""",
+            cli="""
+                az keyvault key rotation-policy show --vault-name VAULT --name KEY
+                az keyvault key rotation-policy update --vault-name VAULT --name KEY \
+                  --value policy.json   # lifetimeActions with an action of type Rotate""",
+            terraform="""
+                resource "azurerm_key_vault_key" "this" {
+                  # ...
+                  rotation_policy {
+                    automatic {
+                      time_before_expiry = "P30D"
+                    }
+                    expire_after = "P1Y"
+                  }
+                }""",
+            by_hand="""A key that is named with its version somewhere is not taken over by itself:
+                what uses it goes on with the old one until that ends. And the management plane
+                can only make keys, not change their policies.""",
+            breaks="""Whatever names a version of the key. Services of Azure that name the key alone
+                take the new version within a day; programs have to ask again.""",
+            back="Take the policy off. Old versions stay, and still decrypt what they encrypted.",
+        ),
+        reads=(f"{TYPE}/keys/read",),
+        events=(f"{TYPE}/keys/write",),
     ),
     _row(
         "audit_logged",

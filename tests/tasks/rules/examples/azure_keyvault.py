@@ -38,6 +38,10 @@ def plant(cloud: Any, config: Mapping[str, Any]) -> str:
     made = str(cloud.put(f"Microsoft.KeyVault/vaults/{name}", API, body))
     for one in config["keys"]:
         cloud.put(f"{made}/keys/{one['name']}", API, {"properties": {**one["properties"], **RSA}})
+    for one in config["rotation"]:
+        cloud.put(f"{made}/keys/{one['name']}", API, {"properties": {**one["properties"], **RSA}})
+    own = {"rotationPolicy": policy("Rotate", "Notify"), "attributes": {"exp": 1893456000}}
+    cloud.put(f"{made}/keys/rotating", API, {"properties": {**own, **RSA}})
     for one in config["secrets"]:
         inside = {**one["properties"], "value": "hidden"}
         cloud.put(f"{made}/secrets/{one['name']}", API, {"properties": inside})
@@ -66,6 +70,7 @@ def vault(**properties: Any) -> dict[str, Any]:
         },
         "keys": [],
         "secrets": [],
+        "rotation": [],
         "diagnosticSettings": [],
     }
 
@@ -82,6 +87,16 @@ def endpoint(state: str) -> dict[str, Any]:
 
 def entry(name: str, **attributes: Any) -> dict[str, Any]:
     return {"name": name, "properties": {"attributes": {"enabled": True, **attributes}}}
+
+
+def policy(*types: str) -> dict[str, Any]:
+    actions = [{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": one}} for one in types]
+    return {"attributes": {"expiryTime": "P1Y"}, "lifetimeActions": actions}
+
+
+def rotating(**said: Any) -> dict[str, Any]:
+    key = {"name": "disk", "properties": {"attributes": {"enabled": True}, **said}}
+    return {**vault(), "rotation": [key]}
 
 
 def logging(*logs: dict[str, Any]) -> dict[str, Any]:
@@ -144,6 +159,15 @@ EXAMPLES: dict[str, Any] = {
         [vault()],
         [{**vault(), "secrets": [entry("a"), entry("b")]}],
         "secrets",
+    ),
+    f"{RULE}keys_rotate": (
+        [vault(), rotating(rotationPolicy=policy("Notify", "rotate"))],
+        [
+            rotating(),
+            rotating(rotationPolicy=policy("Notify")),
+            rotating(rotationPolicy={"attributes": {}}),
+        ],
+        "rotation",
     ),
     f"{RULE}audit_logged": (
         [
