@@ -78,6 +78,7 @@ class Part:
     where a name says what one is about. ``exists``: of ``many`` rules read only whether there is
     any, so that the part is true or false, and the rest of a long list is not asked for. ``each``:
     the list of ``many`` says too little; those that ``which`` keeps are asked for one by one.
+    ``filter`` is the list's, where it gives more than is wanted.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Part:
     names: frozenset[str] = frozenset()
     exists: bool = False
     each: bool = False
+    filter: str = ""
 
     @property
     def none(self) -> Any:
@@ -215,21 +217,13 @@ MACHINES = Part(
 
 _NOTHING = frozenset({""})  # of the properties: names and places are all that is wanted
 
-_SUBSCRIPTION_DEPTH = 2  # slashes of a subscription's id
-
 
 def _gives_it_all(assignment: Mapping[str, Any]) -> bool:
-    """The roles that give a whole subscription away; those further down are no rule's matter.
-
-    What cannot be read is kept, so that a rule says so.
-    """
-    role, scope = assignment.get("roleDefinitionId"), assignment.get("scope")
-    if not isinstance(role, str) or not isinstance(scope, str):
+    """The roles that give away all that they are given on; what cannot be read is kept."""
+    role = assignment.get("roleDefinitionId")
+    if not isinstance(role, str):
         return True
-    below = scope.lower().startswith("/subscriptions/") and (
-        scope.rstrip("/").count("/") > _SUBSCRIPTION_DEPTH
-    )
-    return role.lower().rpartition("/")[2] in (OWNER, ACCESS_ADMINISTRATOR) and not below
+    return role.lower().rpartition("/")[2] in (OWNER, ACCESS_ADMINISTRATOR)
 
 
 def _configurations(api_version: str, *names: str) -> tuple[Part, ...]:
@@ -385,6 +379,7 @@ COLLECTORS: Mapping[str, Collector] = {
                     many=True,
                     only=frozenset({"roleDefinitionId", "scope", "principalId", "principalType"}),
                     which=_gives_it_all,
+                    filter="atScope()",  # and above it: those further down are no rule's matter
                 ),
             ),
         ),
@@ -783,8 +778,8 @@ async def _with_parts(
 
 async def _whole(api: AzureApi, collector: Collector, resource: Resource) -> Resource:
     """The resource with its parts; one that cannot be read is a gap. Raises ResourceGone."""
-    above = f"/subscriptions/{resource.account}" if collector.itself else resource.id
-    read = await asyncio.gather(*(_part(api, part, resource, above) for part in collector.parts))
+    asked = (_part(api, collector, part, resource) for part in collector.parts)
+    read = await asyncio.gather(*asked)
     parts, gaps = resource.config.as_dict(), dict(resource.config.gaps)
     for part, (value, gap) in zip(collector.parts, read, strict=True):
         if gap:
@@ -794,41 +789,49 @@ async def _whole(api: AzureApi, collector: Collector, resource: Resource) -> Res
     return replace(resource, config=Config(parts, gaps))
 
 
-async def _part(api: AzureApi, part: Part, resource: Resource, above: str) -> tuple[Any, str]:
-    """The part's value, or the reason why it could not be read. It lies below the id ``above``."""
+async def _part(
+    api: AzureApi, collector: Collector, part: Part, resource: Resource
+) -> tuple[Any, str]:
+    """The part's value, or the reason why it could not be read."""
     if not part.where(resource.config.as_dict()):
         return part.none, ""
+    above = f"/subscriptions/{resource.account}" if collector.itself else resource.id
     path = f"{above}{part.path}"
     try:
         if part.exists:
             return await _is_any(api.items(path, part.api_version)), ""
         if not part.many:
             return _properties(part, await api.get(path, part.api_version)), ""
-        items = [item async for item in api.items(path, part.api_version)]
+        query = {"$filter": part.filter} if part.filter else {}
+        kept = _children(part, [one async for one in api.items(path, part.api_version, **query)])
         if part.each:
-            found = (_one(api, part, path, item) for item in items if _is_wanted(part, item))
-            items = [item for item in await asyncio.gather(*found) if item is not None]
-        kept = [_child(part, item) for item in items if _is_wanted(part, item)]
+            asked = (_one(api, part, f"{path}/{one['name']}") for one in kept)
+            there = [one for one in await asyncio.gather(*asked) if one is not None]
+            kept = _children(part, there)
         return _once(settled(kept, VOLATILE)), ""
     except ResourceGone as gone:
-        if gone.code not in part.absent:
-            raise
-        return part.none, ""
+        if gone.code in part.absent:
+            return part.none, ""
+        if collector.itself:  # a provider that is not there does not take the subscription along
+            return None, reason(gone)
+        raise
     except CloudError as error:
         return (part.none, "") if error.code in part.absent else (None, reason(error))
     except (KeyError, TypeError, AttributeError):
         return None, f"failed: {part.path} was described in a way that Suture cannot read"
 
 
-def _is_wanted(part: Part, item: Mapping[str, Any]) -> bool:
-    named = not part.names or item["name"].lower() in part.names
-    return named and part.which(_properties(part, item))
+def _children(part: Part, items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Those of a list that rules read, as they read them."""
+    named = (item for item in items if not part.names or item["name"].lower() in part.names)
+    children = [_child(part, item) for item in named]
+    return [one for one in children if part.which(one["properties"])]
 
 
-async def _one(api: AzureApi, part: Part, path: str, item: Mapping[str, Any]) -> Any:
+async def _one(api: AzureApi, part: Part, path: str) -> Any:
     """A child by a call of its own; None for one that is gone since it was listed."""
     try:
-        return await api.get(f"{path}/{item['name']}", part.api_version)
+        return await api.get(path, part.api_version)
     except ResourceGone:
         return None
 

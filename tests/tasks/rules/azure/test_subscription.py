@@ -33,8 +33,12 @@ class Arm:
         key = {"attributes": {"enabled": True}, "keyUri": "https://x"}
         return {**named, "properties": key if "/keys/" in path else {"tenantId": "t"}}
 
-    async def items(self, path: str, version: str) -> AsyncIterator[Any]:
-        for item in self.lists.get(path.rpartition("/")[2], ()):
+    async def items(self, path: str, version: str, **query: str) -> AsyncIterator[Any]:
+        name = path.rpartition("/")[2]
+        assert (query == {"$filter": "atScope()"}) == (name == "roleAssignments")
+        if name in self.gone:
+            raise ResourceGone("is not registered")
+        for item in self.lists.get(name, ()):
             self.given.append(item)
             yield item
 
@@ -65,7 +69,6 @@ def test_roles_that_do_not_give_the_subscription_away_are_left_out() -> None:
         assignment(OWNER, PATH),
         assignment(OWNER.upper(), "/providers/Microsoft.Management/managementGroups/all"),
         assignment(ACCESS_ADMINISTRATOR, "/"),
-        assignment(OWNER, f"{PATH}/resourceGroups/rg"),
         assignment(contributor, PATH),
     ]
     seen = read(Arm({"roleAssignments": lists}), "azure.authorization.subscription")
@@ -98,6 +101,14 @@ def test_a_long_list_is_not_read_to_know_that_it_is_not_empty() -> None:
     seen = read(arm, "azure.network.subscription")
     assert (seen.config["machines"], seen.config["bastions"]) == (True, False)
     assert arm.given == [{"name": "a"}]
+
+
+def test_a_provider_that_is_not_there_is_a_gap_and_the_subscription_stays() -> None:
+    seen = read(Arm({}, gone=("bastionHosts",)), "azure.network.subscription")
+    assert "bastions" in seen.config.gaps
+    assert rule("azure_network_subscription_bastion_host").judge(seen)[0] is Verdict.UNKNOWN
+    watched = rule("azure_network_subscription_watchers_in_every_region")
+    assert watched.judge(seen)[0] is Verdict.PASS
 
 
 def assessed(name: str, code: str) -> dict[str, Any]:
