@@ -471,7 +471,7 @@ audit_log = Table(
     Column("details", JSON, nullable=False, comment="More, as the canonical JSON that was hashed"),
     _text("prev_hash", "The hash of the row before"),
     _text("hash", "sha256 over prev_hash, number and all that the row says: tasks/audit.py"),
-    Column("version", SmallInteger, nullable=False, comment="How its hash is made: 1 or 2"),
+    Column("version", SmallInteger, nullable=False, comment="How its hash is made: 1, 2 or 3"),
     _text("salt", "Random, so that a row's hash does not tell what it says; empty in version 1"),
     Index(None, "subject"),
     comment="What Suture did and who decided it: an append-only hash chain",

@@ -48,6 +48,14 @@ SCRIPTED = (
     *("aws.ec2.security_group", "aws.ec2.ebs_defaults"),
     *("aws.s3.bucket", "aws.iam.password_policy"),
 )
+NEEDED = frozenset(
+    (
+        *("ec2:DescribeSecurityGroups", "ec2:GetEbsEncryptionByDefault"),
+        *("s3:ListAllMyBuckets", "s3:GetBucketLocation", "s3:GetBucketPublicAccessBlock"),
+        *("s3:GetBucketVersioning", "s3:GetBucketPolicy", "s3:GetBucketTagging"),
+        "iam:GetAccountPasswordPolicy",
+    )
+)
 BLOCK = {"BlockPublicAcls": True}
 POLICY = {"Version": "2012-10-17", "Statement": []}
 
@@ -97,6 +105,7 @@ def view(changes: dict[Any, Any] | None = None) -> AwsView:
         account=ACCOUNT,
         credentials=AwsCredentials("AKIA", "secret"),
         slots_free=asyncio.Semaphore(4),
+        needed=NEEDED,
     )
 
 

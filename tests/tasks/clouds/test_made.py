@@ -15,7 +15,6 @@ from tasks.inventory import AwsSource
 from tasks.model import Call, Cloud, Rule, Step, Verdict, made
 from tasks.plan import make_plan, plan_from_json, plan_json, restore_plan
 from tasks.rules import rule
-from tests.tasks.clouds.test_contract import Customer
 
 if TYPE_CHECKING:
     from tests.tasks.clouds.conftest import Gated
@@ -75,9 +74,9 @@ def test_nothing_is_deleted_where_nothing_was_made() -> None:
     ids=lambda one: one.id,
 )
 def test_a_fix_is_put_back_by_another_session_and_applied_again(
-    row: Rule, table: Any, gated: Gated
+    row: Rule, table: Any, gated: Gated, customer: Any
 ) -> None:
-    finding = Customer(gated).plant(table, row, table.examples[row.id][1][0])
+    finding = customer.plant(table, row, table.examples[row.id][1][0])
     code = gated.open(finding).code
     seen = [gated.read(finding)]
     plan = make_plan(row, seen[0], table.values(row), finding_id="f")
