@@ -41,7 +41,7 @@ class GuardDuty:
 def session(guardduty: GuardDuty, etag: str = "") -> AwsSession:
     keys = dict.fromkeys(map(permission_of, (CREATE, DELETE)), AwsCredentials("a", "s"))
     source = AwsSource(name="acme", regions=("eu-central-1",), external_id="x")
-    opened = AwsSession(source, "eu-central-1", keys, etag)
+    opened = AwsSession(source, "eu-central-1", keys, etag=etag)
     opened._clients["guardduty", "a"] = guardduty
     return opened
 
