@@ -22,7 +22,7 @@ from tasks.clouds.remediator import Propagation, Session, apply_all, open_sessio
 from tasks.clouds.scanner import Scanner
 from tasks.errors import GateRefused
 from tasks.inventory import AwsSource, HubCredentials, Inventory
-from tasks.model import Account, AccountScan, Cloud, Resource, Step, Verdict
+from tasks.model import Account, AccountScan, Cloud, Observation, Resource, Step, Verdict
 from tasks.rules import RULES, rule
 
 pytestmark = pytest.mark.slow
@@ -55,6 +55,12 @@ class Deployed:
                 return await scanner.scan(self.account)
 
         return asyncio.run(scan())
+
+    def failing(self) -> list[Observation]:
+        """What fails now, of the rules that something was planted for and that have a fix."""
+        rules = {its_rule for its_rule, _ in self.findings() if rule(its_rule).fix is not None}
+        found = self.scan().observations
+        return [one for one in found if one.verdict is Verdict.FAIL and one.rule in rules]
 
     def read(self, kind: str, resource: str, region: str) -> Resource:
         async def read() -> Resource:
@@ -167,8 +173,15 @@ def test_the_scanner_made_reads_all_that_the_rules_judge(deployed: Deployed) -> 
     scan = deployed.scan()
     assert not scan.failed
     assert all(covered.ok for covered in scan.coverage)
-    failing = {(one.rule, one.resource) for one in scan.observations if one.verdict is Verdict.FAIL}
-    assert failing == deployed.findings() != set()
+    assert not [one for one in scan.observations if one.verdict is Verdict.UNKNOWN]
+    planted = deployed.findings()
+    rules = {its_rule for its_rule, _ in planted}
+    failing = {
+        (one.rule, one.resource)
+        for one in scan.observations
+        if one.verdict is Verdict.FAIL and one.rule in rules
+    }
+    assert failing == planted != set()
 
 
 def test_the_scanner_made_writes_nothing_and_sees_no_open_gate(deployed: Deployed) -> None:
@@ -278,8 +291,11 @@ def _everyone() -> str:
 
 
 def test_all_that_is_found_can_be_fixed_below_the_ceiling(deployed: Deployed) -> None:
-    """Each finding of the account, for real, through the gate, with the role made."""
-    found = [one for one in deployed.scan().observations if one.verdict is Verdict.FAIL]
+    """Each finding that was planted, for real, through the gate, with the role made.
+
+    What the fleet does not plant has its own test: tasks/clouds/test_contract.py.
+    """
+    found = deployed.failing()
     assert len({one.rule for one in found}) >= 4
     opened = open_gate(
         deployed.inventory, deployed.account, machine=True, customer=deployed.customer
@@ -295,8 +311,7 @@ def test_all_that_is_found_can_be_fixed_below_the_ceiling(deployed: Deployed) ->
         with deployed.session(resource, steps, opened.code) as session:
             apply_all(session, steps)
     close_gate(deployed.inventory, deployed.account, customer=deployed.customer)
-    left = [one for one in deployed.scan().observations if one.verdict is Verdict.FAIL]
-    assert left == []
+    assert deployed.failing() == []
 
 
 def test_the_external_id_is_asked_for(deployed: Deployed) -> None:
