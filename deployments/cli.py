@@ -324,6 +324,27 @@ def rules(
 
 
 @app.command()
+def controls(
+    cloud: CloudOption = None,
+    answered: Annotated[
+        bool | None, typer.Option("--answered/--unanswered", help="Only those with rules, or not.")
+    ] = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """List the automated CIS controls: which rules answer each, or why none can."""
+    from tasks.rules import RULES
+    from tasks.rules.benchmark import controls as known
+
+    rows = [
+        {"control": one.id, "rules": list(one.rules), "reason": one.reason}
+        for one in known(RULES)
+        if (cloud is None or one.id.startswith(f"cis-{cloud}-"))
+        and answered in (None, bool(one.rules))
+    ]
+    show(rows, ("control", "rules", "reason"), form, whole="control")
+
+
+@app.command()
 def guide(
     rule_id: Annotated[str, typer.Argument(metavar="RULE")],
     form: FormatOption = Format.TABLE,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tasks.model import Cloud, Rule
+from tasks.rules.benchmark import markdown_controls
 
 _ID = re.compile(r"(aws|azure)(_[a-z0-9]+){3,}")
 _KIND = re.compile(r"(aws|azure)\.[a-z0-9]+\.[a-z0-9_]+")
@@ -86,5 +87,5 @@ def readme_section(rules: Sequence[Rule]) -> str:
     """What the README says of the table, between its two marks."""
     return (
         f"\n{counts(rules)}\n<details><summary>All of them</summary>\n\n"
-        f"{markdown_table(rules)}\n</details>\n\n"
+        f"{markdown_table(rules)}\n</details>\n\n{markdown_controls(rules)}\n"
     )

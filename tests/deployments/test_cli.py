@@ -78,7 +78,7 @@ def test_every_verb_is_there() -> None:
         *("scan", "rules", "guide", "plan", "remediate", "findings", "triage", "restore"),
         *("local", "server", "serve", "demo", "db upgrade", "policy test", "audit verify"),
         *("gate open", "gate close", "gate status", "gate enroll", "issuer documents"),
-        *("gate template", "gate sweep", "halt"),
+        *("gate template", "gate sweep", "halt", "controls"),
         *("audit show", "audit head", "snapshot diff", "evidence make", "evidence verify"),
     }
 
@@ -134,6 +134,20 @@ def test_rules_can_be_narrowed() -> None:
     assert "azure_network_security_group_http_not_open" in ids("--aka", "cis-azure-5.0:7.4")
     assert ids("--fix") == {rule.id for rule in RULES if rule.fix is not None}
     assert ids("--guided") == {rule.id for rule in RULES if rule.fix is None}
+
+
+def test_controls_have_rules_or_a_reason() -> None:
+    def told(*options: str) -> dict[str, tuple[list[str], str]]:
+        rows = json.loads(suture("controls", *options, "--format=json").stdout)
+        return {row["control"]: (row["rules"], row["reason"]) for row in rows}
+
+    every = told()
+    assert all(bool(rules) != bool(reason) for rules, reason in every.values())
+    assert every["cis-aws-6.0:2.7"] == (["aws_iam_password_policy_length"], "")
+    assert told("--unanswered").keys() == {one for one, (rules, _) in every.items() if not rules}
+    aws, azure = told("--cloud", "aws"), told("--cloud", "azure")
+    assert (len(aws), len(azure)) == (35, 93)
+    assert aws | azure == every
 
 
 def test_rules_as_a_table_into_a_pipe_are_one_line_each() -> None:

@@ -10,7 +10,10 @@ from deployments.local.azure.protocol import ArmError, ArmRequest
 _SUB_PLANS = {
     "VirtualMachines": ("P2", "P1"),
     "StorageAccounts": ("PerTransaction", "PerStorageAccount", "DefenderForStorageV2"),
+    "Api": ("P1", "P2", "P3", "P4", "P5"),
 }
+# Sold in variants of which Azure chooses none by itself.
+_CHOSEN = frozenset({"Api"})
 _EXTENSIONS = {
     "VirtualMachines": ("MdeDesignatedSubscription", "AgentlessVmScanning"),
     "StorageAccounts": ("OnUploadMalwareScanning", "SensitiveDataDiscovery"),
@@ -31,6 +34,8 @@ def _becomes(plan: Plain, _request: ArmRequest) -> None:
     known = _SUB_PLANS.get(plan.name)
     if given.get("subPlan") and given["subPlan"] not in (known or ()):
         raise ArmError(400, "InvalidInputJson", f"{plan.name} has no such sub-plan.")
+    if plan.name in _CHOSEN and not given.get("subPlan"):
+        raise ArmError(400, "InvalidInputJson", f"{plan.name} needs a sub-plan.")
     if known:
         given.setdefault("subPlan", known[0])
     names = _EXTENSIONS.get(plan.name, ())
@@ -83,6 +88,7 @@ SECURITY = (
             "Containers",
             "KeyVaults",
             "Arm",
+            "Api",
             "CloudPosture",
         ),
         properties={

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.errors import BadAnswer, BadInput
-from tasks.model import Call, Change, Cloud, Fix, Input, Predicate, Resource, Rule, Severity, Step
+from tasks.errors import BadInput
+from tasks.model import Call, Change, Cloud, Fix, Predicate, Resource, Rule, Severity, Step
+from tasks.rules.aws.keys import key_input, wanted_key
 from tasks.rules.aws.switch import becomes, switch
 from tasks.rules.guide import written
 from tasks.rules.shape import flag, mapping, odd, sequence, text
@@ -55,14 +56,8 @@ def _regions_change(resource: Resource) -> tuple[Change, ...]:
 
 # --- encryption ---------------------------------------------------------------------------------
 
-KEY = Input(
-    name="kms_key",
-    kind="text",
-    label="KMS key that CloudTrail may use: its ARN, or alias/NAME in the trail's region",
-    required=True,
-)
+KEY = key_input(required=True)
 _KEY_ARN = re.compile(r"arn:aws[\w-]*:kms:[\w-]+:\d{12}:key/[\w-]+")
-_KEY_NAME = re.compile(r"arn:aws[\w-]*:kms:[\w-]+:\d{12}:(key|alias)/[\w/-]+|alias/[\w/-]+")
 
 
 def encrypts(resource: Resource) -> bool:
@@ -79,13 +74,7 @@ def encrypt(resource: Resource, values: Mapping[str, Any]) -> tuple[Step, ...]:
     """Sets the approver's key; the undo goes back to S3's own."""
     if encrypts(resource):
         return ()
-    key = values.get(KEY.name)
-    if not isinstance(key, str) or not _KEY_NAME.fullmatch(key):
-        raise BadAnswer(
-            KEY.name,
-            "is no name of a KMS key.",
-            "Give the key's ARN, or its alias as alias/NAME.",
-        )
+    key = wanted_key(values, KEY)
     named = _trail(resource)
     return (
         Step(

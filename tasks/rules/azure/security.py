@@ -220,6 +220,16 @@ RULES = (
         severity=Severity.HIGH,
     ),
     _plan(
+        "apis",
+        "Api",
+        "APIs in API Management",
+        """Whoever calls an API with somebody else's token, or asks for one record after another,
+        looks like a customer to the gateway. The plan sees which calls are unlike the others.""",
+        "subscription and month in its smallest variant, P1, and by calls above a million",
+        ("cis-azure-5.0:8.1.2.1",),
+        variant="P1",
+    ),
+    _plan(
         "posture",
         "CloudPosture",
         "how weaknesses add up (CSPM)",

@@ -21,15 +21,34 @@ _WITHOUT_GROUP = {
     "gatewaysubnet",
     "routeserversubnet",
 }
+_DATABRICKS = "microsoft.databricks/workspaces"
 _DAYS = 90
 
 
 def subnets_are_guarded(resource: Resource) -> bool:
+    return all(_is_guarded(one) for one in _subnets(resource))
+
+
+def subnets_of_databricks_are_guarded(resource: Resource) -> bool:
+    """A network without a subnet that was handed to Databricks has none to guard, and passes."""
+    return all(_is_guarded(one) for one in _subnets(resource) if _is_for_databricks(one))
+
+
+def _subnets(resource: Resource) -> list[Mapping[str, Any]]:
     where = "properties.subnets"
-    subnets = [
+    return [
         mapping(one, where) for one in sequence(value_at(resource, PROPERTIES, "subnets"), where)
     ]
-    return all(_is_guarded(one) for one in subnets)
+
+
+def _is_for_databricks(subnet: Mapping[str, Any]) -> bool:
+    where = "properties.subnets.delegations"
+    given = mapping(subnet.get("properties"), "properties.subnets.properties")
+    services = [
+        text(mapping(mapping(one, where).get("properties"), where).get("serviceName"), where)
+        for one in sequence(given.get("delegations", ()), where)
+    ]
+    return _DATABRICKS in {service.lower() for service in services}
 
 
 def _is_guarded(subnet: Mapping[str, Any]) -> bool:
@@ -102,6 +121,40 @@ RULES = (
                 the first one on a subnet with public machines cuts them off. Which rules it needs
                 is known to those who run what stands there. Put flow logs on first and see.""",
             breaks="Connections from the internet, until a rule of the group allows them.",
+            back="Take the group off the subnet in the same place; the group itself stays.",
+        ),
+    ),
+    Rule(
+        id="azure_network_virtual_network_databricks_subnets_guarded",
+        kind="azure.network.virtual_network",
+        severity=Severity.MEDIUM,
+        title="Every subnet of Databricks in the virtual network has a network security group",
+        passes=subnets_of_databricks_are_guarded,
+        fix=None,
+        reads=(f"{NETWORK}/read",),
+        writes=(),
+        events=(f"{NETWORK}/write", f"{NETWORK}/subnets/write"),
+        aka=("cis-azure-5.0:2.1.2",),
+        guide=written(
+            means="""A subnet that was handed to Databricks has no network security group: the
+                workspace's clusters stand in it unguarded. Workspaces in a network that Databricks
+                made have one already.""",
+            matters="""Clusters run code that people bring. Without a group, a neighbour in the
+                network, or the internet where machines have public addresses, reaches their every
+                port, and a cluster reaches everything in turn.""",
+            portal="Virtual networks > the network > Subnets > the subnet > Security group.",
+            cli="""
+                az network vnet subnet update -g GROUP --vnet-name NETWORK -n SUBNET \\
+                    --network-security-group NSG""",
+            terraform="""
+                resource "azurerm_subnet_network_security_group_association" "databricks" {
+                  subnet_id                 = azurerm_subnet.databricks.id
+                  network_security_group_id = azurerm_network_security_group.databricks.id
+                }""",
+            by_hand="""Databricks writes rules of its own into the group of a delegated subnet and
+                needs some of them to reach its clusters. Which others the workspace needs, to
+                storage and to your data, is known to those who run it.""",
+            breaks="Clusters that cannot reach their control plane do not start.",
             back="Take the group off the subnet in the same place; the group itself stays.",
         ),
     ),

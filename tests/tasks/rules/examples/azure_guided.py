@@ -45,6 +45,14 @@ def plant_role(cloud: Any, config: Mapping[str, Any]) -> str:
     return str(cloud.put(path, ROLES, {"properties": given}))
 
 
+def for_databricks(name: str, group: Any) -> dict[str, Any]:
+    """A network whose subnet of that name is Databricks' own, beside one without a group."""
+    made = network(("other", None), (name, group))
+    delegation = {"name": "dbx", "properties": {"serviceName": "Microsoft.Databricks/workspaces"}}
+    made["properties"]["subnets"][1]["properties"]["delegations"] = [delegation]
+    return made
+
+
 def network(*subnets: tuple[str, Any], **properties: Any) -> dict[str, Any]:
     made = [
         {
@@ -99,6 +107,11 @@ EXAMPLES: dict[str, Any] = {
             network(("AzureFirewallSubnet", None)),
         ],
         [network(("web", None)), network(("web", NSG), ("AzureBastionSubnet", None))],
+        "properties",
+    ),
+    "azure_network_virtual_network_databricks_subnets_guarded": (
+        [network(), network(("web", None)), for_databricks("host", NSG)],
+        [for_databricks("host", None)],
         "properties",
     ),
     "azure_network_virtual_network_ddos_protected": (

@@ -20,6 +20,7 @@ PLANS = {
     "containers": "Containers",
     "key_vaults": "KeyVaults",
     "resource_manager": "Arm",
+    "apis": "Api",
     "posture": "CloudPosture",
 }
 
