@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -321,6 +322,36 @@ def rules(
         and fix in (None, rule.fix is not None)
     ]
     show(rows, ("id", "severity", "fix", "title", "inputs"), form, whole="id")
+
+
+@app.command()
+def kinds(
+    cloud: CloudOption = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """List the kinds of resources, and the calls that a scan of each costs.
+
+    For the rules that SUTURE_RULES puts in force, or all. As JSON with the names of the calls.
+    """
+    from tasks import settings
+    from tasks.clouds.costs import costs
+    from tasks.rules import rules_of
+
+    found = [one for one in costs(rules_of(settings.rules())) if cloud in (None, one.cloud.value)]
+    if form is Format.TABLE:
+        rows = [
+            {
+                "kind": one.kind,
+                "rules": one.rules,
+                "calls": f"{len(one.once)} per {one.place}",
+                "for each resource": len(one.each) or "–",
+                "for each part": len(one.deeper) or "–",
+            }
+            for one in found
+        ]
+        show(rows, tuple(rows[0]) if rows else ("kind",), form, whole="kind")
+        return
+    show([asdict(one) for one in found], (), form)
 
 
 @app.command()

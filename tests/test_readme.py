@@ -8,12 +8,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
 from ruamel.yaml import YAML
 
+from deployments.generated import sections
 from tasks.inventory import parse_inventory
 from tasks.policy import parse_policies
-from tasks.rules import RULES
-from tasks.rules.table import readme_section
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks" / "fleet"))  # scripts, not a package
 
@@ -23,10 +23,11 @@ FLEET = Path(__file__).parent / "benchmarks" / "fleet"
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_rule_table_is_the_rule_table() -> None:
-    found = re.search(r"<!-- rules:.*?-->\n(.*?)<!-- /rules -->", README, re.DOTALL)
+@pytest.mark.parametrize(("name", "section"), sections().items())
+def test_what_comes_from_the_rule_table_is_the_rule_table(name: str, section: str) -> None:
+    found = re.search(rf"<!-- {name}:.*?-->\n(.*?)<!-- /{name} -->", README, re.DOTALL)
     assert found
-    assert found[1] == readme_section(RULES)
+    assert found[1] == section
 
 
 def test_the_example_files_can_be_used() -> None:

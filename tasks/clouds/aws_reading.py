@@ -192,6 +192,9 @@ def listed(
         collect=collect,
         read=read,
         regional=regional,
+        once=(every.call,),
+        each=tuple(call.call for call in ([detail] if detail else [])) + _of_parts(parts),
+        deeper=_of_inner(parts),
     )
 
 
@@ -232,6 +235,8 @@ def settings(
         collect=collect,
         read=read,
         regional=regional,
+        once=_of_parts(parts),
+        deeper=_of_inner(parts),
     )
 
 
@@ -345,6 +350,14 @@ def _calls(parts: Iterable[Part]) -> Iterable[Call]:
         yield part.call
         if part.each is not None:
             yield part.each
+
+
+def _of_parts(parts: Iterable[Part]) -> tuple[str, ...]:
+    return tuple(part.call.call for part in parts)
+
+
+def _of_inner(parts: Iterable[Part]) -> tuple[str, ...]:
+    return tuple(part.each.call for part in parts if part.each is not None)
 
 
 def _actions(calls: Iterable[Call]) -> tuple[str, ...]:

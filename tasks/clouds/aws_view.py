@@ -132,6 +132,10 @@ class Collector:
     raises ResourceGone. ``reads`` are the IAM actions both need. A kind that is not ``regional``
     is asked for once, in the source's first region, and the answer counts for every region.
     ``around(view, resource)`` reads what hangs on one, with those same actions, for its snapshots.
+
+    What a scan costs, as "rds:DescribeDBInstances": the calls made ``once`` for each region (or
+    account), the ones for ``each`` resource that is found, and those for each thing that a part of
+    such a resource lists (``deeper``). Retries, and pages after the first, come on top.
     """
 
     kind: str
@@ -140,3 +144,6 @@ class Collector:
     read: Callable[[AwsView, str, str], Awaitable[Resource]]
     regional: bool = True
     around: Callable[[AwsView, Resource], Awaitable[Mapping[str, Any]]] | None = None
+    once: tuple[str, ...]
+    each: tuple[str, ...] = ()
+    deeper: tuple[str, ...] = ()

@@ -78,7 +78,7 @@ def test_every_verb_is_there() -> None:
         *("scan", "rules", "guide", "plan", "remediate", "findings", "triage", "restore"),
         *("local", "server", "serve", "demo", "db upgrade", "policy test", "audit verify"),
         *("gate open", "gate close", "gate status", "gate enroll", "issuer documents"),
-        *("gate template", "gate sweep", "halt", "controls"),
+        *("gate template", "gate sweep", "halt", "controls", "kinds"),
         *("audit show", "audit head", "snapshot diff", "evidence make", "evidence verify"),
     }
 
@@ -134,6 +134,19 @@ def test_rules_can_be_narrowed() -> None:
     assert "azure_network_security_group_http_not_open" in ids("--aka", "cis-azure-5.0:7.4")
     assert ids("--fix") == {rule.id for rule in RULES if rule.fix is not None}
     assert ids("--guided") == {rule.id for rule in RULES if rule.fix is None}
+
+
+def test_kinds_are_told_with_what_they_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUTURE_RULES")
+    rows = json.loads(suture("kinds", "--cloud", "azure", "--format=json").stdout)
+    assert {row["kind"] for row in rows} == {one.kind for one in RULES if one.cloud == "azure"}
+    monkeypatch.setenv("SUTURE_RULES", "aws_s3_bucket_versioning_enabled")
+    (bucket,) = json.loads(suture("kinds", "--format=json").stdout)
+    assert bucket["once"] == ["s3:ListBuckets"]
+    assert "s3:GetBucketVersioning" in bucket["each"]
+    assert "1 per account" in suture("kinds").stdout
+    monkeypatch.setenv("SUTURE_RULES", "no_such_*")
+    assert "SUTURE_RULES" in refused(suture("kinds"))
 
 
 def test_controls_have_rules_or_a_reason() -> None:

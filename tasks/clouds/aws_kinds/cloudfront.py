@@ -63,5 +63,7 @@ COLLECTORS = (
         collect=_distributions,
         read=_read,
         regional=False,
+        once=("cloudfront:ListDistributions",),
+        each=("cloudfront:GetDistributionConfig",),
     ),
 )

@@ -147,6 +147,7 @@ COLLECTORS = (
         collect=_security_groups,
         read=_read_security_group,
         around=_around_security_group,
+        once=("ec2:DescribeSecurityGroups",),
     ),
     listed(
         "aws.ec2.instance",
@@ -182,6 +183,7 @@ COLLECTORS = (
         reads=("ec2:DescribeSnapshots",),
         collect=_snapshots,
         read=_read_snapshot,
+        once=("ec2:DescribeSnapshots", "ec2:DescribeSnapshots"),
     ),
     listed(
         "aws.ec2.volume",

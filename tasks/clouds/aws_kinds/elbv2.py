@@ -132,11 +132,17 @@ COLLECTORS = (
         ),
         collect=_load_balancers,
         read=_read_load_balancer,
+        once=("elbv2:DescribeLoadBalancers",),
+        each=("elbv2:DescribeListeners", "elbv2:DescribeTargetGroups"),
+        deeper=("elbv2:DescribeTargetHealth",),
     ),
     Collector(
         kind=LISTENER,
         reads=(*_READS, "elasticloadbalancing:DescribeRules"),
         collect=_listeners,
         read=_read_listener,
+        once=("elbv2:DescribeLoadBalancers",),
+        # A balancer's listeners are asked for once: counted for each listener, never too few.
+        each=("elbv2:DescribeListeners", "elbv2:DescribeRules"),
     ),
 )

@@ -37,5 +37,7 @@ COLLECTORS = (
         reads=("guardduty:ListDetectors", "guardduty:GetDetector"),
         collect=_collect,
         read=_read,
+        once=("guardduty:ListDetectors",),
+        deeper=("guardduty:GetDetector",),
     ),
 )

@@ -204,6 +204,8 @@ COLLECTORS = (
         collect=_buckets,
         read=_read_bucket,
         regional=False,
+        once=("s3:ListBuckets", *ACCOUNT.once),
+        each=tuple(f"s3:{part.operation}" for part in _BUCKET_PARTS),
     ),
     ACCOUNT,
 )
