@@ -47,6 +47,14 @@ _ALREADY_SO = {
     "UnknownIpPermissions",
     "NoSuchEntity",
 }
+_ALREADY_SO_OF = {
+    "AddPermission": {"ResourceConflictException"},  # Lambda: the statement stands again
+    "UpdateClusterConfig": {"InvalidParameterException"},  # EKS: "No changes needed"
+    "ScheduleKeyDeletion": {"KMSInvalidStateException"},  # KMS: it is pending deletion
+    "DeleteAnalyzer": {"ResourceNotFoundException"},
+    "DeleteDetector": {"BadRequestException"},  # GuardDuty: "not owned by the current account"
+    "DisableSecurityHub": {"InvalidAccessException", "ResourceNotFoundException"},
+}
 
 # AWS compresses a session policy in a way of its own, and tells only then that it is too large.
 _TOO_LARGE = "PackedPolicyTooLarge"
@@ -92,7 +100,7 @@ class AwsSession:
             try:
                 self._write(call, undo=True)
             except CloudError as error:
-                if error.code not in _ALREADY_SO:
+                if error.code not in _ALREADY_SO | _ALREADY_SO_OF.get(call.operation, set()):
                     raise
 
     def close(self) -> None:
@@ -104,10 +112,10 @@ class AwsSession:
     def _write(self, call: Call, *, undo: bool = False) -> None:
         operation = getattr(self._client(call), xform_name(call.operation))
         self._tries, self._throttled = 0, True
-        made = CallMade(
-            operation=f"{call.service}:{call.operation}", target=_target(call), undo=undo
-        )
         params = _with_what_was_made(call, self._said, self._etag)
+        made = CallMade(
+            operation=f"{call.service}:{call.operation}", target=_target(params), undo=undo
+        )
         with aws_errors(call.operation):
             answer = ask_aws(operation, made, **params)
         self._said |= answer
@@ -152,9 +160,17 @@ def _with_what_was_made(call: Call, answered: Mapping[str, Any], etag: str) -> d
     return params
 
 
-def _target(call: Call) -> str:
-    """What a call names, for its record; the others are about the whole account or region."""
-    return str(call.params.get("Bucket") or call.params.get("GroupId") or "")
+_NAMES = re.compile(r"(^Bucket|^name|^WorkGroup|Arn|ARN|Id|Name|Identifier|Url)$")
+_OWN_ACCOUNT = "-"  # as Glacier calls it
+
+
+def _target(params: Mapping[str, Any]) -> str:
+    """What a call names, for its record; the others are about the whole account or region.
+
+    Planners name the resource first: the first parameter that is a name is the resource's.
+    """
+    names = (value for name, value in params.items() if _NAMES.search(name))
+    return next((one for one in names if isinstance(one, str) and one != _OWN_ACCOUNT), "")
 
 
 def _check_all_revoked(call: Call, answer: Mapping[str, Any]) -> None:

@@ -13,10 +13,10 @@ from moto.core.responses import ActionResult
 from moto.eks.models import Cluster, EKSBackend
 from moto.elbv2.exceptions import ELBClientError
 from moto.elbv2.models import ELBv2Backend, FakeListener
-from moto.kms.models import kms_backends
+from moto.kms.models import KmsBackend, kms_backends
 from moto.opensearch.models import OpenSearchDomain
 from moto.rds.exceptions import DBParameterGroupNotFoundError, RDSClientError
-from moto.rds.models import DBParameterGroup, RDSBackend
+from moto.rds.models import DBParameterGroup, RDSBackend, SnapshotAttributesMixin
 from moto.rds.responses import RDSResponse
 
 
@@ -24,8 +24,11 @@ def install() -> None:
     Trail.__init__ = _new_trail  # type: ignore[method-assign]
     Trail.put_event_selectors = _put_event_selectors  # type: ignore[method-assign]
     CloudTrailBackend.update_trail = _update_trail  # type: ignore[method-assign]
+    KmsBackend.schedule_key_deletion = _schedule_key_deletion  # type: ignore[method-assign]
+    KmsBackend.cancel_key_deletion = _cancel_key_deletion  # type: ignore[method-assign]
     RDSResponse.describe_db_parameters = _describe_db_parameters  # type: ignore[method-assign]
     RDSBackend.modify_db_parameter_group = _modify_parameters  # type: ignore[method-assign]
+    SnapshotAttributesMixin.modify_attribute = _modify_attribute  # type: ignore[method-assign]
     EKSBackend.update_cluster_config = _update_cluster_config  # type: ignore[method-assign]
     OpenSearchDomain.update = _update_domain  # type: ignore[method-assign]
     ELBv2Backend.modify_listener = _modify_listener  # type: ignore[method-assign]
@@ -96,6 +99,25 @@ def _key_arn(backend: CloudTrailBackend, named: str) -> str:
     raise JsonRESTError("KmsKeyDoesNotExistException", f"There is no key {named}.")
 
 
+# ---------------------------------------------------------------- KMS
+
+_schedule_deletion = KmsBackend.schedule_key_deletion
+_cancel_deletion = KmsBackend.cancel_key_deletion
+
+
+def _schedule_key_deletion(self: KmsBackend, key_id: str, pending_window_in_days: int) -> float:
+    """A key that is to be deleted is not to be deleted once more."""
+    if self.keys[key_id].key_state == "PendingDeletion":
+        raise JsonRESTError("KMSInvalidStateException", f"{key_id} is pending deletion.")
+    return _schedule_deletion(self, key_id, pending_window_in_days)
+
+
+def _cancel_key_deletion(self: KmsBackend, key_id: str) -> None:
+    if self.keys[key_id].key_state != "PendingDeletion":
+        raise JsonRESTError("KMSInvalidStateException", f"{key_id} is not pending deletion.")
+    _cancel_deletion(self, key_id)
+
+
 # ---------------------------------------------------------------- RDS
 
 _modify_group = RDSBackend.modify_db_parameter_group
@@ -159,6 +181,18 @@ def _modify_parameters(
     return _modify_group(self, db_parameter_group_name, wanted)
 
 
+_share = SnapshotAttributesMixin.modify_attribute
+
+
+def _modify_attribute(
+    self: SnapshotAttributesMixin, attribute_name: str, values_to_add: Any, values_to_remove: Any
+) -> None:
+    """Whom a snapshot is shared with is a set: moto shares it twice with the same account."""
+    there = self.attributes.get(attribute_name, [])
+    new = [one for one in dict.fromkeys(values_to_add or ()) if one not in there]
+    _share(self, attribute_name, new, values_to_remove)
+
+
 # ---------------------------------------------------------------- EKS
 
 _update_cluster = EKSBackend.update_cluster_config
@@ -175,6 +209,11 @@ def _update_cluster_config(self: EKSBackend, name: str, **wanted: Any) -> Cluste
             if not kinds <= set(_LOG_TYPES):
                 raise JsonRESTError("InvalidParameterException", "Unknown type of log.")
             on = on | kinds if group["enabled"] else on - kinds
+        if on == _logged(cluster.logging):
+            raise JsonRESTError(
+                "InvalidParameterException",
+                "No changes needed for the logging config provided",
+            )
         groups = [(True, on), (False, set(_LOG_TYPES) - on)]
         wanted["logging"] = {
             "clusterLogging": [

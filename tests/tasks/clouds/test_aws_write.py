@@ -34,6 +34,7 @@ from tasks.errors import (
 )
 from tasks.inventory import AwsSource
 from tasks.model import Call, Cloud, Config, Resource, Step
+from tasks.rules import RULES
 
 SOURCE = AwsSource(name="acme", regions=("eu-central-1",), external_id="x", accounts=("1" * 12,))
 REVOKE = Call(Cloud.AWS, "ec2", "RevokeSecurityGroupIngress", {"GroupId": "sg-1"})
@@ -221,3 +222,30 @@ def test_a_cloud_that_repeats_the_code_is_not_repeated(
     assert caught.value.message == "… is no ExternalId; … neither"
     assert caught.value.code == code
     assert caught.value.__cause__ is None
+
+
+def test_every_fix_and_undo_names_its_resource_in_the_record(table: Any) -> None:
+    """But for what an account or a region has once, and what is yet to be made."""
+    unnamed = {
+        "aws.ec2.ebs_defaults",
+        "aws.ec2.image_defaults",
+        "aws.ec2.instance_defaults",
+        "aws.ec2.snapshot_defaults",
+        "aws.glue.data_catalog",
+        "aws.guardduty.detector",
+        "aws.iam.password_policy",
+        "aws.securityhub.hub",
+        "aws.xray.settings",
+    }
+    said = {}
+    for row in RULES:
+        if row.cloud is Cloud.AWS and row.fix is not None:
+            resource = table.resource(row, table.examples[row.id][1][0])
+            for step in row.fix(resource, table.values(row)):
+                for call in (step.call, *step.undo):
+                    said[row.kind, call.operation] = aws_write._target(call.params)
+    missing = {kind for (kind, _), target in said.items() if not target}
+    assert missing == unnamed
+    assert said["aws.ec2.instance", "ModifyInstanceMetadataOptions"].startswith("i-")
+    assert said["aws.athena.workgroup", "UpdateWorkGroup"] == "analysts"
+    assert "-" not in said.values()

@@ -70,7 +70,8 @@ def test_a_row_is_found_fixed_and_put_back_and_its_session_does_no_more(
         after = gated.read(finding)
         assert row.judge(after) == (Verdict.PASS, "")
         assert steps_of(row, after, table.values(row)) == ()
-        for step in reversed(steps):
+        # Twice: whoever settles a run that died does not know how far it had got.
+        for step in (*reversed(steps), *reversed(steps)):
             session.undo(step)
     left = gated.read(finding)
     assert left.config.as_dict() == row.undone(before).config.as_dict()
