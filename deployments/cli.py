@@ -766,16 +766,22 @@ def gate_template(
     output: Annotated[
         Path | None, typer.Option(help="The file to write, instead of the screen.")
     ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(help="Only what these rules need, such as aws_s3_*. May be repeated."),
+    ] = None,
 ) -> None:
     """Print what a customer deploys: a CloudFormation template (AWS) or an ARM template (Azure).
 
     Its permissions are those of the rule table. deployments/aws and deployments/azure hold the same
-    text, and say how to deploy it.
+    text, and say how to deploy it. With --rule the roles are narrower: scan with SUTURE_RULES set
+    to the same rules then, because what others read is refused.
     """
     from deployments.templates import template_text
     from tasks.model import Cloud
+    from tasks.rules import rules_of
 
-    text = template_text(Cloud(cloud.value))
+    text = template_text(Cloud(cloud.value), rules_of(rule or (), "--rule"))
     if output is None:
         typer.echo(text, nl=False)
     else:

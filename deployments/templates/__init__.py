@@ -15,6 +15,7 @@ from typing import Any
 from tasks.clouds import aws_collect, azure_collect
 from tasks.clouds.aws_gate import CLOSED
 from tasks.clouds.azure_graph import GRAPH_READS
+from tasks.errors import BadInput
 from tasks.model import Cloud, Rule
 from tasks.rules import RULES
 
@@ -57,9 +58,19 @@ def template(cloud: Cloud, rules: Sequence[Rule] = RULES) -> dict[str, Any]:
     return filled
 
 
-def template_text(cloud: Cloud) -> str:
-    """The template as it is committed, deployed and printed by `suture gate template`."""
-    return json.dumps(template(cloud), indent=2) + "\n"
+def template_text(cloud: Cloud, rules: Sequence[Rule] = RULES) -> str:
+    """The template as it is committed, deployed and printed by `suture gate template`.
+
+    Raises BadInput where none of the rules is of that cloud and has a fix: neither cloud has a role
+    that may do nothing.
+    """
+    if not any(rule.cloud is cloud and rule.fix is not None for rule in rules):
+        raise BadInput(
+            "rule",
+            f"none of these rules is of {cloud} and has a fix, so there is no role to make.",
+            f"List those that have one with: suture rules --cloud {cloud} --fix",
+        )
+    return json.dumps(template(cloud, rules), indent=2) + "\n"
 
 
 def _filled(part: Any, lists: Mapping[str, list[Any]]) -> Any:

@@ -126,16 +126,14 @@ def rule(rule_id: str) -> Rule:
         ) from None
 
 
-def rules_of(patterns: Sequence[str]) -> tuple[Rule, ...]:
+def rules_of(patterns: Sequence[str], named: str = "SUTURE_RULES") -> tuple[Rule, ...]:
     """The rules whose ids match one of the patterns ("aws_s3_*"); the whole table without any.
 
-    Raises BadInput for a pattern that no rule matches.
+    Raises BadInput for a pattern that no rule matches; ``named`` is what the patterns stand in.
     """
     for pattern in patterns:
         if not any(fnmatchcase(rule_id, pattern) for rule_id in _BY_ID):
-            raise BadInput(
-                "SUTURE_RULES", f"{pattern} matches no rule.", "List them with: suture rules"
-            )
+            raise BadInput(named, f"{pattern} matches no rule.", "List them with: suture rules")
     return tuple(
         one
         for one in RULES

@@ -23,7 +23,7 @@ from tasks.clouds.aws_gate import CLOSED
 from tasks.clouds.azure_collect import COLLECTORS
 from tasks.inventory import REMEDIATOR_ROLE, SCANNER_ROLE
 from tasks.model import Cloud
-from tasks.rules import RULES
+from tasks.rules import RULES, rules_of
 
 FOLDER = Path(__file__).parents[2] / "deployments"
 COMMITTED = {cloud: FOLDER / cloud.value / "suture.json" for cloud in Cloud}
@@ -63,6 +63,32 @@ def test_the_command_prints_or_writes_it(cloud: Cloud, tmp_path: Path) -> None:
     assert (printed.exit_code, written.exit_code) == (0, 0)
     assert printed.stdout == file.read_text("utf-8") == template_text(cloud)
     assert written.stdout == ""
+
+
+def test_roles_can_be_as_narrow_as_the_rules_that_are_wanted() -> None:
+    command = ["gate", "template", "--cloud", "aws", "--rule", "aws_s3_bucket_versioning_enabled"]
+    made = CliRunner().invoke(app, [*command, "--rule", "aws_ec2_ebs_*"])
+    assert made.exit_code == 0
+    wanted = rules_of(["aws_s3_bucket_versioning_enabled", "aws_ec2_ebs_*"])
+    assert json.loads(made.stdout) == template(Cloud.AWS, wanted)
+    assert "s3:PutBucketVersioning" in made.stdout
+    assert "ec2:EnableEbsEncryptionByDefault" in made.stdout
+    assert "PutBucketPolicy" not in made.stdout
+    assert "iam:UpdateAccountPasswordPolicy" not in made.stdout
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("aws_s9_*", "--rule"),
+        ("azure_*", "none of these rules is of aws"),
+        ("aws_iam_user_no_policies", "has a fix"),
+    ],
+)
+def test_a_template_of_no_fix_is_refused(wanted: str, said: str) -> None:
+    result = CliRunner().invoke(app, ["gate", "template", "--cloud", "aws", "--rule", wanted])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
 
 
 @BOTH
