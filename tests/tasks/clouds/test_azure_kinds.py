@@ -135,7 +135,7 @@ async def test_every_kind_is_read_in_the_emulated_subscription(
         assert [one.kind for one in coverage] == OURS
         assert [one.reason for one in coverage] == [""] * len(OURS)
         plans = [one for one in resources if one.kind == "azure.security.pricing"]
-        assert len(plans) == 11
+        assert len(plans) == 12
         assert sum(one.kind == CONTACT for one in resources) == 1
         for one in resources:
             assert await read_one(api, subscription, one.kind, one.id) == one
