@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,6 +180,38 @@ def test_calls_are_ones_the_sdk_knows(row: Rule, table: Any) -> None:
                     continue
                 report = ParamValidator().validate(call.params, shape)
                 assert not report.has_errors(), report.generate_report()
+
+
+OPERATIONS = json.loads((Path(__file__).parent / "operations.json").read_text("utf-8"))
+SERVICES = {
+    "access-analyzer": ("accessanalyzer",),
+    "elasticfilesystem": ("efs",),
+    "elasticloadbalancing": ("elb", "elbv2"),
+    "es": ("opensearch", "es"),
+}
+
+
+@every_rule
+def test_events_are_writes_that_the_clouds_log(row: Rule) -> None:
+    """A rule whose event no cloud ever sends would never be looked at again in time."""
+    for event in row.events:
+        if row.cloud is Cloud.AZURE:
+            kind, _, verb = event.rpartition("/")
+            assert verb in OPERATIONS["azure"][kind].split(), event
+            assert verb != "read"
+        elif event not in OPERATIONS["cloudtrail"]:
+            service, _, name = event.partition(":")
+            models = [sdk_model(one) for one in SERVICES.get(service, (service,))]
+            assert any(name in model.operation_names for model in models), event
+            assert not name.startswith(("Describe", "Get", "List"))
+
+
+@every_rule
+def test_reads_and_writes_are_operations_of_the_cloud(row: Rule) -> None:
+    if row.cloud is Cloud.AZURE:
+        for operation in (*row.reads, *row.writes):
+            kind, _, verb = operation.rpartition("/")
+            assert verb in OPERATIONS["azure"][kind].split(), operation
 
 
 # --- nothing crashes --------------------------------------------------------------------------
