@@ -233,11 +233,13 @@ _update_opensearch = OpenSearchDomain.update
 
 
 def _update_domain(self: OpenSearchDomain, **wanted: Any) -> None:
-    """Encryption, once on, is not turned off; moto does whatever it is asked."""
+    """Encryption, once on, is not turned off, and an empty policy takes it away; not so in moto."""
     for name in ("encryption_at_rest_options", "node_to_node_encryption_options"):
         asked, has = wanted.get(name), getattr(self, name)
         if asked and has["Enabled"] and not asked.get("Enabled", True):
             raise JsonRESTError("ValidationException", "Encryption cannot be disabled.")
+    if wanted.get("access_policies") == "":
+        self.access_policies = ""
     _update_opensearch(self, **wanted)
 
 

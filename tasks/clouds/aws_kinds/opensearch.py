@@ -5,10 +5,14 @@ As they are to be: a change that is accepted shows at once, and takes hours to b
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from tasks.clouds.aws_reading import Call, Item, listed
 
 _ENCRYPTION = ("NodeToNodeEncryptionOptions", "EncryptionAtRestOptions")
 _OPTIONS = ("EngineVersion", "DomainEndpointOptions", *_ENCRYPTION)
+_ACCESS = ("AccessPolicies", "VPCOptions", "AdvancedSecurityOptions")
 
 
 def _domain(item: Item) -> Item:
@@ -17,7 +21,18 @@ def _domain(item: Item) -> Item:
     switches = {
         name: {"Enabled": options[name].get("Enabled")} for name in _ENCRYPTION if name in options
     }
-    return {"DomainName": item["DomainName"], **options, **switches}
+    return {"DomainName": item["DomainName"], **options, **switches, **_access(item)}
+
+
+def _access(item: Item) -> dict[str, Any]:
+    """Who may ask the domain: its policy, whether it is in a VPC, and whether it asks who asks."""
+    policy = item["AccessPolicies"]["Options"]
+    own = item.get("AdvancedSecurityOptions", {}).get("Options", {})
+    return {
+        "Policy": json.loads(policy) if policy else None,
+        "InVpc": bool(item.get("VPCOptions", {}).get("Options", {}).get("VPCId")),
+        "SignsIn": bool(own.get("Enabled")) and not own.get("AnonymousAuthEnabled"),
+    }
 
 
 COLLECTORS = (
@@ -32,7 +47,7 @@ COLLECTORS = (
             take="DomainConfig",
         ),
         again={"DomainName": "{last}"},
-        keep=("DomainName", *_OPTIONS),
+        keep=("DomainName", *_OPTIONS, *_ACCESS),
         shape=_domain,
     ),
 )

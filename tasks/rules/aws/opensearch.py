@@ -9,6 +9,7 @@ from typing import Any
 
 from tasks.errors import BadInput
 from tasks.model import Call, Change, Cloud, Config, Fix, Predicate, Resource, Rule, Severity, Step
+from tasks.rules.aws.policies import lets_no_stranger_in, shut
 from tasks.rules.guide import written
 from tasks.rules.shape import flag, mapping, text
 
@@ -51,6 +52,34 @@ def speak_https(resource: Resource, values: Mapping[str, Any]) -> tuple[Step, ..
     undo = _update(resource, _HTTPS, {**old, "EnforceHTTPS": False})
     change = Change("EnforceHTTPS", "false", "true: HTTP is refused")
     return (Step(_WRITES[0], call, (undo,), (change,)),)
+
+
+# --- who may ask --------------------------------------------------------------------------------
+
+
+def closed(resource: Resource) -> bool:
+    """No stranger gets in: by network, by signing in (fine-grained access), or by the policy."""
+    away = [flag(resource.config[name], name) for name in ("InVpc", "SignsIn")]
+    return lets_no_stranger_in(resource.config["Policy"]) or any(away)
+
+
+def _access(resource: Resource, policy: str) -> Call:
+    """An empty text takes the policy away."""
+    named = {"DomainName": text(resource.config["DomainName"], "DomainName")}
+    return Call(Cloud.AWS, "opensearch", "UpdateDomainConfig", {**named, "AccessPolicies": policy})
+
+
+_shut = shut(
+    put=_access,
+    put_action=_WRITES[0],
+    drop=lambda domain: _access(domain, ""),
+    drop_action=_WRITES[0],
+)
+
+
+def close(resource: Resource, values: Mapping[str, Any]) -> tuple[Step, ...]:
+    """Takes the open statements out of the domain's policy; the undo writes the old one again."""
+    return () if closed(resource) else _shut(resource, values)
 
 
 # --- encryption, which cannot be turned off again -----------------------------------------------
@@ -172,6 +201,42 @@ RULES = (
                 are.""",
             breaks="""Clients that are set to http:// are refused until somebody changes that.""",
             back="Suture's undo lets the domain answer over HTTP again.",
+        ),
+    ),
+    Rule(
+        id="aws_opensearch_domain_policy_closed_to_strangers",
+        kind=_KIND,
+        severity=Severity.CRITICAL,
+        title="OpenSearch domain lets no stranger in",
+        passes=closed,
+        fix=close,
+        reads=_READS,
+        writes=_WRITES,
+        events=_EVENTS,
+        aka=("prowler:opensearch_service_domains_not_publicly_accessible",),
+        guide=written(
+            means="""The domain answers the internet, a statement of its policy allows everyone, no
+                condition ties that to an account or an address, and the domain asks nobody to sign
+                in (fine-grained access control is off, or anonymous access on).""",
+            matters="""Anybody who finds the address reads, changes and deletes every index. Bots
+                look for such domains, copy them and leave a ransom note.""",
+            console="""OpenSearch Service > Domains > the domain > Security configuration > Edit >
+                Access policy.""",
+            cli="""
+                aws opensearch describe-domain-config --domain-name DOMAIN
+                aws opensearch update-domain-config --domain-name DOMAIN \\
+                    --access-policies file://policy.json""",
+            terraform="""
+                resource "aws_opensearch_domain_policy" "this" {
+                  domain_name     = aws_opensearch_domain.this.domain_name
+                  access_policies = data.aws_iam_policy_document.our_roles.json
+                }""",
+            fix="""It takes out the statements that let strangers in, and leaves every other
+                statement as it is. Where none would be left, it takes the policy away: the domain
+                then answers nobody from outside of its account's own identities.""",
+            breaks="""Clients that do not sign their requests: name their role, or their address, in
+                a statement of its own first.""",
+            back="Suture's undo writes the old policy again, statement by statement.",
         ),
     ),
     _encryption_rule(

@@ -479,6 +479,7 @@ RULES = (
             "cloudsploit:bucketAllUsersAcl",
             "prowler:s3_bucket_public_list_acl",
             "prowler:s3_bucket_public_write_acl",
+            "prowler:cloudtrail_logs_s3_bucket_is_not_publicly_accessible",
         ),
         guide=written(
             means="""The bucket's access control list grants something to all users, or to all who

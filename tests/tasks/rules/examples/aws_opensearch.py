@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from tasks.model import Call
 
 _numbers = itertools.count(1)
+AWAY = ("InVpc", "SignsIn")
 NODES, REST = "NodeToNodeEncryptionOptions", "EncryptionAtRestOptions"
 
 
@@ -18,12 +20,18 @@ def apply(config: dict[str, Any], call: Call) -> None:
     assert params.pop("DomainName") == config["DomainName"]
     for name in (NODES, REST):
         assert not config[name]["Enabled"] or params.get(name, {}).get("Enabled", True)
+    if "AccessPolicies" in params:
+        policy = params.pop("AccessPolicies")
+        config["Policy"] = json.loads(policy) if policy else None
     config |= params
 
 
 def plant(cloud: Any, config: Mapping[str, Any]) -> str:
+    wanted = {name: config[name] for name in config if name not in ("Policy", *AWAY)}
+    if config["Policy"]:
+        wanted["AccessPolicies"] = json.dumps(config["Policy"])
     made = cloud.client("opensearch").create_domain(
-        **{**config, "DomainName": f"domain-{next(_numbers)}"}
+        **{**wanted, "DomainName": f"domain-{next(_numbers)}"}
     )
     return str(made["DomainStatus"]["ARN"])
 
@@ -39,8 +47,20 @@ def domain(https: bool = True, nodes: bool = True, rest: bool = True, **parts: A
         },
         NODES: {"Enabled": nodes},
         REST: {"Enabled": rest},
+        "Policy": None,
+        "InVpc": False,
+        "SignsIn": False,
         **parts,
     }
+
+
+def policy(*statements: dict[str, Any]) -> dict[str, Any]:
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+ANYBODY = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "es:*", "Resource": "*"}
+OFFICE = {**ANYBODY, "Condition": {"IpAddress": {"aws:SourceIp": "198.51.100.0/24"}}}
+OURS = {**ANYBODY, "Principal": {"AWS": "arn:aws:iam::111122223333:role/search"}}
 
 
 EXAMPLES: dict[str, Any] = {
@@ -48,6 +68,16 @@ EXAMPLES: dict[str, Any] = {
         [domain(), domain(nodes=False)],
         [domain(https=False), domain(https=False, rest=False)],
         "DomainEndpointOptions",
+    ),
+    "aws_opensearch_domain_policy_closed_to_strangers": (
+        [
+            domain(),
+            domain(Policy=policy(OFFICE, OURS)),
+            domain(Policy=policy(ANYBODY), InVpc=True),
+            domain(Policy=policy(ANYBODY), SignsIn=True),
+        ],
+        [domain(Policy=policy(OURS, ANYBODY)), domain(Policy=policy(ANYBODY))],
+        "Policy",
     ),
     "aws_opensearch_domain_node_to_node_encrypted": (
         [domain()],
