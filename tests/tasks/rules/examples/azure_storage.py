@@ -58,7 +58,7 @@ def plant(cloud: Any, config: Mapping[str, Any]) -> str:
     for path, part in PARTS.items():
         if config.get(part) is not None:
             cloud.write("PUT", f"{made}{path}", STORAGE, {"properties": config[part]})
-    for one in config.get("containers", ()):
+    for one in config.get("containers") or ():
         cloud.put(f"{made}{CONTAINERS}{one['name']}", STORAGE, {"properties": one["properties"]})
     if config.get("containers"):
         cloud.put(f"{made}{CONTAINERS}private", STORAGE, {})
