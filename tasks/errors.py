@@ -4,7 +4,8 @@ SutureError
 ├── BadInput              a person or a file gave something unusable; names the field and the fix
 │   ├── BadInventory      the inventory file, with its line
 │   ├── BadPolicy         the policy file, with its line
-│   └── BadAnswer         what an approver typed; never carries the value itself
+│   ├── BadAnswer         what an approver typed; never carries the value itself
+│   └── BadEvent          a control-plane event, or what a queue or webhook gave for one
 ├── MissingData           a rule asked for a part of a resource that could not be read
 ├── CloudError            a cloud answered no, or not at all
 │   ├── AccessRefused     not allowed (AccessDenied, AuthorizationFailed, a closed gate)
@@ -63,6 +64,10 @@ class BadPolicy(BadFile):
 
 class BadAnswer(BadInput):
     """An approver's answer cannot be used. The message never repeats what was typed."""
+
+
+class BadEvent(BadInput):
+    """What came for a control-plane event is none: no later try will read it."""
 
 
 class MissingData(SutureError):

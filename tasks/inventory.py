@@ -53,6 +53,8 @@ class AwsSource:
     ``hub_principal`` is the ARN those credentials have, where the customer's gate must name it.
     ``presents_codes``: an approver's code opens the gate itself, at the opener that
     ``token_endpoint`` names; without it somebody has opened the gate before it is typed.
+    ``event_queue`` is the URL of the SQS queue that CloudTrail's events come by, and
+    ``event_dead_letter_queue`` of the one that takes what cannot be read; empty: none.
     """
 
     name: str
@@ -72,6 +74,8 @@ class AwsSource:
     token_endpoint: str = ""
     token_endpoint_ca_file: str = ""
     presents_codes: bool = False
+    event_queue: str = ""
+    event_dead_letter_queue: str = ""
 
     def role_arn(self, account: str, role: str) -> str:
         """The ARN of ``role`` (which may carry a path) in ``account``."""
@@ -86,7 +90,8 @@ class AzureSource:
     ``client_secret_env`` and ``client_certificate`` is set. ``graph`` false keeps Resource Graph,
     which lags behind by seconds to minutes, out of fleet scans. The four ``remediator_*`` and
     ``gate_id`` fields are all set or all empty; empty means that Suture only reads there.
-    ``presents_codes`` is as for AWS.
+    ``presents_codes`` is as for AWS. ``event_queue`` and ``event_dead_letter_queue`` are the URLs
+    of Storage queues that the activity log's events come by; empty: none.
     """
 
     name: str
@@ -107,6 +112,8 @@ class AzureSource:
     token_endpoint: str = ""
     token_endpoint_ca_file: str = ""
     presents_codes: bool = False
+    event_queue: str = ""
+    event_dead_letter_queue: str = ""
 
     @property
     def remediates(self) -> bool:
@@ -219,7 +226,21 @@ def _aws(section: Section, folder: Path) -> AwsSource:
         token_endpoint=_url(section, "token_endpoint", ""),
         token_endpoint_ca_file=_path(section, "token_endpoint_ca_file", folder, ""),
         presents_codes=_presents_codes(section),
+        event_queue=_queue(section, "event_queue", schemes=("https", "http")),
+        event_dead_letter_queue=_queue(
+            section, "event_dead_letter_queue", schemes=("https", "http")
+        ),
     )
+
+
+def _queue(section: Section, key: str, *, schemes: Sequence[str] = ("https",)) -> str:
+    """The URL of a queue; one for dead letters stands beside the one whose letters they are."""
+    url = _url(section, key, "", schemes=schemes).rstrip("/")
+    if url and key != "event_queue" and not section.has("event_queue"):
+        raise section.bad(key, "stands without an event_queue.", "Add the queue of the events.")
+    if url and key != "event_queue" and url == section.text("event_queue").rstrip("/"):
+        raise section.bad(key, "is the event_queue itself.", "Name another queue.")
+    return url
 
 
 def _hub_credentials(section: Section) -> HubCredentials:
@@ -280,6 +301,8 @@ def _azure(section: Section, folder: Path) -> AzureSource:
         token_endpoint=_url(section, "token_endpoint", ""),
         token_endpoint_ca_file=_path(section, "token_endpoint_ca_file", folder, ""),
         presents_codes=_presents_codes(section),
+        event_queue=_queue(section, "event_queue"),
+        event_dead_letter_queue=_queue(section, "event_dead_letter_queue"),
     )
 
 

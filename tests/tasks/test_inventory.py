@@ -61,6 +61,36 @@ issuer:
 """
 
 
+QUEUE = "https://sqs.eu-central-1.amazonaws.com/012345678901/suture-events"
+
+
+def _with_queues(*lines: str) -> str:
+    return FULL.replace(
+        "  - name: plain\n", "\n".join([*(f"    {line}" for line in lines), "  - name: plain\n"])
+    )
+
+
+def test_queues_of_events_are_read() -> None:
+    dead = QUEUE.replace("events", "dead")
+    text = _with_queues(f"event_queue: {QUEUE}/", f"event_dead_letter_queue: {dead}")
+    acme, plain = parse_inventory(text).aws
+    assert (acme.event_queue, acme.event_dead_letter_queue) == (QUEUE, dead)
+    assert (plain.event_queue, plain.event_dead_letter_queue) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ((f"event_dead_letter_queue: {QUEUE}",), "stands without an event_queue"),
+        ((f"event_queue: {QUEUE}", f"event_dead_letter_queue: {QUEUE}"), "event_queue itself"),
+        (("event_queue: sqs",), "is not"),
+    ],
+)
+def test_queue_that_cannot_be_is_refused(lines: tuple[str, ...], words: str) -> None:
+    with pytest.raises(BadInventory, match=words):
+        parse_inventory(_with_queues(*lines))
+
+
 def test_file_becomes_values(tmp_path: Path) -> None:
     path = tmp_path / "inventory.yaml"
     path.write_text(FULL)

@@ -1,0 +1,66 @@
+"""What the listener needs of a queue of events, whichever cloud keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as a queue gave it: invisible to others until it is deleted or time is up.
+
+    ``receipt`` is what deleting it takes. ``body`` is its text, as sent (Azure's base64 is undone).
+    ``deliveries`` counts this one, from 1. ``sent_at`` is when the queue took it in.
+    """
+
+    id: str
+    receipt: str
+    body: str
+    deliveries: int = 1
+    sent_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """About how many messages a queue holds, and how many of them a listener has in hand.
+
+    ``in_hand`` is None where the cloud does not say.
+    """
+
+    waiting: int
+    in_hand: int | None = None
+
+
+class EventQueue(Protocol):
+    """One queue. Use as an async context manager. Its calls raise CloudError."""
+
+    @property
+    def source(self) -> str:
+        """The inventory entry whose events come by it."""
+        ...
+
+    async def receive(self) -> list[Message]:
+        """The next messages, several at once where the cloud gives them; none when it has none.
+
+        Waits for the first as long as the cloud does so itself (SQS: 20 s).
+        """
+        ...
+
+    async def delete(self, messages: Sequence[Message]) -> None:
+        """Take messages away for good. One that is gone already is no error."""
+        ...
+
+    async def bury(self, message: Message, reason: str) -> None:
+        """Put a message that nobody can read into the dead-letter queue, with the reason.
+
+        Where there is no such queue it is only deleted. Nothing is lost in between: it is deleted
+        after it has been put there.
+        """
+        ...
+
+    async def depth(self) -> Depth:
+        """How much there is in it, about."""
+        ...
