@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from tasks.approvers import Approvals, Terms, terms
 from tasks.errors import BadInput, BadPolicy
@@ -38,6 +39,8 @@ class Policy:
     ``most_changes_per_hour`` caps what all of its runs may begin to change within any hour, on all
     machines together; None: no such cap.
     ``approvals`` is who may approve, also when a person asks for the change by hand.
+    ``escalates_after``: a finding that an automatic policy has closed so often within
+    ``escalates_within`` is not closed by it again without asking: somebody wants it open.
     """
 
     name: str
@@ -54,6 +57,19 @@ class Policy:
     warm_gate: bool = False
     most_changes_per_hour: int | None = None
     approvals: Approvals = field(default_factory=Approvals)
+    escalates_after: int = 3
+    escalates_within: timedelta = timedelta(hours=24)
+
+    def for_finding(self, closings: Sequence[datetime], now: datetime) -> Policy:
+        """This policy for a finding that was closed automatically at these times: itself, or where
+        that has been tried enough, one of the same name that asks an approver.
+        """
+        if self.mode is not Mode.AUTOMATIC:
+            return self
+        lately = [one for one in closings if one > now - self.escalates_within]
+        if len(lately) < self.escalates_after:
+            return self
+        return replace(self, mode=Mode.ASSISTED, warm_gate=False)
 
     def mismatch(self, finding: Finding) -> str:
         """Why the finding does not meet this policy, in words; empty when it does."""
@@ -136,6 +152,17 @@ def decide(finding: Finding, policies: Sequence[Policy]) -> Decision:
     return Decision(BY_HAND, tuple(passed_over))
 
 
+def escalated(policy: Policy, closings: Mapping[str, Sequence[datetime]]) -> Policy:
+    """The policy for a run that carries findings closed automatically at these times, by their ids.
+
+    Where one of them has come back too often the whole run asks an approver.
+    """
+    now = datetime.now(UTC)
+    for times in closings.values():
+        policy = policy.for_finding(times, now)
+    return policy
+
+
 def check_automatic(
     policy: Policy, policies: Sequence[Policy], findings: Sequence[Finding]
 ) -> None:
@@ -191,25 +218,32 @@ def assign(
     policies: Sequence[Policy],
     *,
     waiting: Mapping[str, int] | None = None,
+    closings: Mapping[str, Sequence[datetime]] | None = None,
+    now: datetime | None = None,
 ) -> Assignment:
     """Sort findings into runs: by policy, then by account, the worst first, within the caps.
 
-    ``waiting`` counts the approvals that wait already under each policy's name.
+    ``waiting`` counts the approvals that wait already under each policy's name. ``closings`` are
+    the times at which findings, by their ids, were closed automatically until ``now``.
     """
     waiting = dict(waiting or {})
-    gathered: dict[tuple[str, str, str], list[Finding]] = {}
-    by_name = {policy.name: policy for policy in policies}
+    gathered: dict[tuple[str, Mode, str, str], list[Finding]] = {}
+    chosen: dict[tuple[str, Mode], Policy] = {}
     guided: list[Finding] = []
+    moment = now or datetime.now(UTC)
     for finding in sorted(findings, key=lambda f: (f.severity.rank, f.account, f.id)):
         policy = decide(finding, policies).policy
+        policy = policy.for_finding((closings or {}).get(finding.id, ()), moment)
         if policy.mode is Mode.GUIDED:
             guided.append(finding)
-        else:
-            gathered.setdefault((policy.name, finding.cloud, finding.account), []).append(finding)
+            continue
+        chosen[policy.name, policy.mode] = policy
+        place = (policy.name, policy.mode, finding.cloud.value, finding.account)
+        gathered.setdefault(place, []).append(finding)
     groups: list[Group] = []
     capped: list[Finding] = []
-    for (name, cloud, account), members in gathered.items():
-        policy = by_name[name]
+    for (name, mode, cloud, account), members in gathered.items():
+        policy = chosen[name, mode]
         if waiting.get(name, 0) >= policy.most_runs:
             capped += members
             continue
@@ -223,10 +257,11 @@ def assign(
 
 _KEYS = (
     *("name", "match", "mode", "values", "expires", "approvals"),
-    *("most_changes", "most_runs", "most_changes_per_hour", "warm_gate"),
+    *("most_changes", "most_runs", "most_changes_per_hour", "warm_gate", "escalate"),
 )
 _LIMIT_KEYS = ("changes_per_hour",)
 MOST_PER_HOUR = 100_000
+LONGEST = timedelta(days=30)  # of any duration in the file
 _MATCH_KEYS = ("rule", "severity", "cloud", "account", "tags")
 _APPROVALS_KEYS = ("two_from", "not_requester", "approvers", "verified")
 
@@ -322,7 +357,23 @@ def _policy(section: Section) -> Policy:
         warm_gate=_warm_gate(section, mode),
         most_changes_per_hour=_per_hour(section, "most_changes_per_hour"),
         approvals=_approvals(section, Mode(mode)),
+        **_escalation(section, Mode(mode)),
     )
+
+
+def _escalation(policy: Section, mode: Mode) -> dict[str, Any]:
+    section = policy.section("escalate")
+    if section is None:
+        return {}
+    if mode is not Mode.AUTOMATIC:
+        raise policy.bad("escalate", f"stands beside mode: {mode}.", "It is for automatic ones.")
+    section.only(("after", "within"))
+    if not section.data:
+        raise policy.bad("escalate", "is empty.", "Write `escalate: {after: 3, within: 24h}`.")
+    return {
+        "escalates_after": section.number("after", 3, least=1, most=1000),
+        "escalates_within": _duration(section, "within", "24h"),
+    }
 
 
 def _warm_gate(section: Section, mode: str) -> bool:
@@ -397,6 +448,6 @@ def _duration(section: Section, key: str, default: str) -> timedelta:
         raise section.bad(key, f"is {text}.", "Write a number and m, h or d, such as 4h.")
     unit = {"m": "minutes", "h": "hours", "d": "days"}[found[2]]
     duration = timedelta(**{unit: int(found[1])})
-    if not timedelta(minutes=1) <= duration <= timedelta(days=30):
+    if not timedelta(minutes=1) <= duration <= LONGEST:
         raise section.bad(key, f"is {text}.", "Choose from 1m to 30d.")
     return duration

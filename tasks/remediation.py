@@ -57,12 +57,22 @@ from tasks.planning import (
     plan_findings,
     read_resources,
 )
-from tasks.policy import ON_REQUEST, Mode, Policy, check_automatic, load_policies, named, terms_for
+from tasks.policy import (
+    LONGEST,
+    ON_REQUEST,
+    Mode,
+    Policy,
+    check_automatic,
+    escalated,
+    load_policies,
+    named,
+    terms_for,
+)
 from tasks.reconciling import settle_run
 from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Answered, Item, Run
 from tasks.rules import rule
 from tasks.triage import start_remediation
-from tasks.warehouse import gate_requests
+from tasks.warehouse import gate_requests, remediations
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import account_of, findings_by_ids
 from tasks.warehouse.remediations import load_remediation
@@ -122,8 +132,10 @@ def begin_remediation(
             return run
         found = find_findings(warehouse, finding_ids)
         account = account_of(warehouse, found[0].cloud, found[0].account)
+        ids = [finding.id for finding in found]
+        closings = remediations.automatic_closings(warehouse, ids, datetime.now(UTC) - LONGEST)
     policies = load_policies(settings.policies_path())
-    policy = named(policies, policy_name)
+    policy = escalated(named(policies, policy_name), closings)
     check_automatic(policy, policies, found)
     run = Run(
         run_id,

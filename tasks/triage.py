@@ -27,7 +27,7 @@ from psycopg import Connection
 from tasks import settings
 from tasks.errors import HeldBack, SutureError
 from tasks.model import canonical_json, sha256
-from tasks.policy import Assignment, Group, Mode, Policy, assign, load_caps, load_policies
+from tasks.policy import LONGEST, Assignment, Group, Mode, Policy, assign, load_caps, load_policies
 from tasks.reconciling import close_left_gates, settle_dead_writers, start_put_backs
 from tasks.rules import RULES
 from tasks.warehouse import audit, carriers, halts, limits, remediations
@@ -178,11 +178,13 @@ def assign_findings() -> Assignment:
         busy = remediations.active_findings(warehouse, ids)
         busy |= remediations.recently_ended(warehouse, ids, datetime.now(UTC) - QUIET)
         waiting = remediations.waiting(warehouse)
+        closings = remediations.automatic_closings(warehouse, ids, datetime.now(UTC) - LONGEST)
     runs = {(record.run_id, record.policy) for record in waiting}
     assignment = assign(
         (finding for finding in found if finding.id not in busy and finding.rule in fixable),
         policies,
         waiting=Counter(policy for _, policy in runs),
+        closings=closings,
     )
     get_run_logger().info(
         "%d remediations by policy, %d approvals, %d findings left to people, %d over a cap",
@@ -196,19 +198,26 @@ def assign_findings() -> Assignment:
 
 def held_back(policy: Policy) -> str:
     """Why no run may be started under this policy now; empty: it may. Asked before each."""
+    with connect() as warehouse:
+        why = why_held_back(warehouse, policy)
+    if why:
+        get_run_logger().warning("Findings of %s wait. %s", policy.name, why)
+    return why
+
+
+def why_held_back(warehouse: Connection, policy: Policy) -> str:
+    """The halt or the cap that keeps a run under this policy from being started now, in words."""
     caps = load_caps(settings.policies_path())
     try:
-        with connect() as warehouse:
-            halts.check(warehouse, policy.name, automatic=policy.mode is Mode.AUTOMATIC)
-            limits.check_room(warehouse, policy.name, caps)
+        halts.check(warehouse, policy.name, automatic=policy.mode is Mode.AUTOMATIC)
+        limits.check_room(warehouse, policy.name, caps)
     except HeldBack as held:
-        get_run_logger().warning("Findings of %s wait. %s", policy.name, held)
         return str(held)
     return ""
 
 
 @task(cache_policy=NO_CACHE, task_run_name="ask-{group.account}")
-def start_approval(group: Group) -> str:
+def start_approval(group: Group, requested_by: str = "triage") -> str:
     """Start the remediation run that asks an approver; it suspends by itself. Returns its id.
 
     Until the run has begun the warehouse knows nothing of it. A triage that sorts the same findings
@@ -221,7 +230,7 @@ def start_approval(group: Group) -> str:
         [finding.id for finding in group.findings],
         once=sha256(canonical_json([group.policy.name, ids, str(since)])),
         policy=group.policy.name,
-        requested_by="triage",
+        requested_by=requested_by,
         account=group.account,
     )
     return started["run"]

@@ -17,7 +17,7 @@ from tasks import settings
 from tasks.clouds import aws_collect, azure_collect
 from tasks.clouds.aws_api import AwsApi
 from tasks.clouds.aws_credentials import AwsKeyring, hub_account
-from tasks.clouds.aws_view import AwsView
+from tasks.clouds.aws_view import GLOBAL, AwsView
 from tasks.clouds.azure_api import GRAPH, AzureApi
 from tasks.clouds.azure_graph import MOST_SUBSCRIPTIONS, SharedGraph
 from tasks.clouds.budgets import BudgetKey, Budgets, arm_key, aws_key
@@ -128,6 +128,16 @@ class Scanner:
         """
         return await self._scan(account, self._rules_by_kind(account.cloud, rules))
 
+    async def scan_kind(
+        self, account: Account, kind: str, region: str, rules: Sequence[Rule]
+    ) -> AccountScan:
+        """Read all of one kind in one region ("global": where it has none), and judge it.
+
+        Never raises for what a cloud does, as ``scan``.
+        """
+        by_kind = {kind: [rule for rule in rules if rule.kind == kind]}
+        return await self._scan(account, by_kind, region=region)
+
     async def scan_all(
         self, accounts: Sequence[Account], rules: Sequence[Rule] | None = None
     ) -> AsyncGenerator[AccountScan, None]:
@@ -180,10 +190,11 @@ class Scanner:
         account: Account,
         by_kind: Mapping[str, list[Rule]],
         graph: SharedGraph[Resource] | None = None,
+        region: str = "",
     ) -> AccountScan:
         try:
             async with self._free_slots, asyncio.timeout(self._limits.account_seconds):
-                resources, coverage = await self._collect(account, by_kind, graph)
+                resources, coverage = await self._collect(account, by_kind, graph, region)
         except TimeoutError:
             return AccountScan(account, failed=self._out_of_time())
         except (SutureError, OSError) as error:
@@ -241,12 +252,15 @@ class Scanner:
         account: Account,
         by_kind: Mapping[str, list[Rule]],
         graph: SharedGraph[Resource] | None,
+        region: str,
     ) -> tuple[list[Resource], list[Covered]]:
         needed = frozenset(
             read for rules in by_kind.values() for one in rules for read in one.reads
         )
         if account.cloud is Cloud.AWS:
             view = replace(await self._view(account), needed=needed)
+            if region and region != GLOBAL:
+                view = replace(view, source=replace(view.source, regions=(region,)))
             return await aws_collect.collect(view, by_kind)
         api = await self._open_azure(self._source(account, AzureSource))
         return await azure_collect.collect(api, account.id, by_kind, graph, needed)

@@ -51,6 +51,19 @@ def open_findings(
     return [_finding(row) for row in select(conn, statement)]
 
 
+def findings_of(
+    conn: psycopg.Connection, cloud: str, account_id: str, resource_ids: Sequence[str]
+) -> list[Finding]:
+    """The open findings of some resources of one account that no exception accepts."""
+    statement = _query().where(
+        findings.c.status == "open",
+        findings.c.resource == any_(_texts(resource_ids)),
+        *_filters(cloud, account_id, None, None),
+        ~_excepted(),
+    )
+    return [_finding(row) for row in select(conn, statement)]
+
+
 def findings_by_ids(conn: psycopg.Connection, ids: Sequence[str]) -> list[Finding]:
     """Findings of these ids, open or resolved, excepted or not. Ids nobody knows are left out."""
     rows = select(conn, _query().where(findings.c.id == any_(_texts(ids))))

@@ -240,6 +240,15 @@ def active_findings(conn: psycopg.Connection, ids: Sequence[str]) -> set[str]:
     return {finding for (finding,) in rows}
 
 
+def active_of(conn: psycopg.Connection, ids: Sequence[str]) -> list[RemediationRecord]:
+    """What some run is planning, waiting for or applying of these findings, by run."""
+    return _records(
+        conn,
+        "WHERE finding_id = ANY(%s) AND state = ANY(%s) ORDER BY run_id, number",
+        (list(ids), list(ACTIVE_STATES)),
+    )
+
+
 def active(conn: psycopg.Connection) -> list[RemediationRecord]:
     """All that some run is planning, waiting for or applying, by run."""
     return _records(conn, "WHERE state = ANY(%s) ORDER BY run_id, number", (list(ACTIVE_STATES),))
@@ -277,6 +286,55 @@ def recently_ended(conn: psycopg.Connection, ids: Sequence[str], since: datetime
         (list(ids), since, list(UNCLOSED_STATES)),
     )
     return {finding for (finding,) in rows}
+
+
+def decided_against(conn: psycopg.Connection, ids: Sequence[str], since: datetime) -> set[str]:
+    """Those of ``ids`` that a remediation has come to an end for since, while they were open as
+    they are now. What broke before it was begun is none: nobody has decided anything.
+    """
+    rows = conn.execute(
+        """
+        SELECT r.finding_id
+        FROM remediations r JOIN findings f ON f.id = r.finding_id
+        WHERE r.finding_id = ANY(%s) AND r.finished_at >= greatest(%s, f.opened_at)
+          AND r.state = ANY(%s) AND NOT (r.state = 'failed' AND r.began_at IS NULL)
+        """,
+        (list(ids), since, list(UNCLOSED_STATES)),
+    )
+    return {finding for (finding,) in rows}
+
+
+def automatic_closings(
+    conn: psycopg.Connection, ids: Sequence[str], since: datetime
+) -> dict[str, list[datetime]]:
+    """When findings, by their ids, were closed by automatic policies since, in order."""
+    found: dict[str, list[datetime]] = {}
+    for finding, at in conn.execute(
+        """
+        SELECT finding_id, finished_at FROM remediations
+        WHERE finding_id = ANY(%s) AND mode = 'automatic' AND state IN ('remediated', 'undone')
+          AND began_at IS NOT NULL AND finished_at >= %s AND plan->>'undoes' = ''
+        ORDER BY finished_at
+        """,
+        (list(ids), since),
+    ):
+        found.setdefault(finding, []).append(at)
+    return found
+
+
+def closed_before(conn: psycopg.Connection, ids: Sequence[str], scan_id: str) -> dict[str, int]:
+    """Those of ``ids`` that this scan saw open again, and how often they had been remediated."""
+    rows = conn.execute(
+        """
+        SELECT r.finding_id, count(*)
+        FROM remediations r
+        JOIN finding_episodes e ON e.finding_id = r.finding_id AND e.opened_by_scan = %s
+        WHERE r.finding_id = ANY(%s) AND r.state = 'remediated'
+        GROUP BY r.finding_id
+        """,
+        (_uuid(scan_id), list(ids)),
+    )
+    return dict(rows.fetchall())
 
 
 def free_since(conn: psycopg.Connection, ids: Sequence[str]) -> datetime | None:

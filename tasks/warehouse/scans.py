@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, LiteralString
@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tasks.errors import BadInput, SutureError
-from tasks.model import Account, AccountScan, Covered, canonical_json
+from tasks.model import Account, AccountScan, Cloud, Covered, Resource, canonical_json
 from tasks.warehouse import merge
 from tasks.warehouse.loading import Known, Load, stage
 from tasks.warehouse.rows import as_json, clean
@@ -231,17 +231,54 @@ def merge_one(
     exist, as (region, kind, id). ``observed_at`` is when the resources were read; default: now.
     ``edition`` is as for ``load_batch``; without it the next scan writes these resources in full.
     """
+    reread = Reread(account_scan, [*_each_of(account_scan.resources), *_places(gone)])
+    _, counts = merge_reread(
+        conn, [reread], trigger, flow_run_id, observed_at=observed_at, edition=edition
+    )
+    return counts
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """A few resources of one account as they were read again, and what that covers.
+
+    ``covered`` are places with the one resource that was read there, gone or not; with an empty
+    text where all of the kind was read.
+    """
+
+    scan: AccountScan
+    covered: Sequence[tuple[Covered, str]]
+
+
+def merge_reread(
+    conn: psycopg.Connection,
+    rereads: Sequence[Reread],
+    trigger: str,
+    flow_run_id: str | None = None,
+    *,
+    observed_at: datetime | None = None,
+    edition: str = "",
+) -> tuple[str, MergeCounts]:
+    """Merge what was read again of some accounts, one ``Reread`` each, as one small scan.
+
+    ``observed_at`` is when the first of it was read; default: now. Returns the scan's id too.
+    """
     at = observed_at or datetime.now(UTC)
-    covered = [
-        (Covered(resource.region, resource.kind, ok=True), resource.id)
-        for resource in account_scan.resources
-    ] + [(Covered(region, kind, ok=True), resource) for region, kind, resource in gone]
+    covered = {(one.scan.account.cloud, one.scan.account.id): one.covered for one in rereads}
     with conn.transaction(), merge.own_stage(conn):
         scan_id = begin_scan(conn, trigger, flow_run_id, targeted=True, at=at)
-        _load(conn, scan_id, [account_scan], at, covered, edition=edition)
+        _load(conn, scan_id, [one.scan for one in rereads], at, covered, edition=edition)
         counts = merge_scan(conn, scan_id)
         finish_scan(conn, scan_id)
-    return counts
+    return scan_id, counts
+
+
+def _each_of(resources: Sequence[Resource]) -> list[tuple[Covered, str]]:
+    return _places([(one.region, one.kind, one.id) for one in resources])
+
+
+def _places(places: Sequence[tuple[str, str, str]]) -> list[tuple[Covered, str]]:
+    return [(Covered(region, kind, ok=True), resource) for region, kind, resource in places]
 
 
 def finish_scan(
@@ -389,7 +426,7 @@ def _load(
     scan_id: str,
     scans: Sequence[AccountScan],
     observed_at: datetime | None,
-    covered: Sequence[tuple[Covered, str]] | None,
+    covered: Mapping[tuple[Cloud, str], Sequence[tuple[Covered, str]]] | None,
     known: Known | None = None,
     edition: str = "",
 ) -> None:
@@ -404,7 +441,7 @@ def _load(
             Load(
                 number,
                 batch[key],
-                [(part, "") for part in batch[key].coverage] if covered is None else covered,
+                [(part, "") for part in batch[key].coverage] if covered is None else covered[key],
                 (known or {}).get(key, {}),
                 edition,
             )

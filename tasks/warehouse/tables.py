@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -487,6 +488,74 @@ audit_head = Table(
     _text("hash", "The last row's hash: keep a copy elsewhere to prove that none was cut off"),
     CheckConstraint("single", name="single"),
     comment="The end of the audit log's hash chain",
+)
+
+# What the clouds tell of changes, as they happen.
+
+events = Table(
+    "events",
+    metadata,
+    _text("cloud", CLOUD),
+    _text("id", "The event's id in the cloud's own log: told twice, it is one event"),
+    _text("account", ACCOUNT),
+    _text("region", "AWS region of the call; empty on Azure", server_default=""),
+    _text("operation", "What was called, as the rules' events are written"),
+    _time("at", "When it was called, by the cloud's clock"),
+    _text("actor", "Who called it: an ARN, a user or an application", server_default=""),
+    _text("source_ip", "From where", server_default=""),
+    _text("user_agent", "With what", server_default=""),
+    _text("source", "Inventory entry by whose queue or webhook it came", server_default=""),
+    _time("queued_at", "When the queue took it in, where it says so", nullable=True),
+    _time("received_at", "When a listener took it up"),
+    _json("original", "The event as it came"),
+    PrimaryKeyConstraint("cloud", "id"),
+    Index(None, "received_at"),
+    comment="Control-plane events that may have changed a verdict: reads, failed calls and "
+    "Suture's own writes are not kept",
+)
+
+event_targets = Table(
+    "event_targets",
+    metadata,
+    _text("cloud", CLOUD),
+    _text("event_id", "The event"),
+    _text("account", ACCOUNT),
+    _text("region", REGION),
+    _text("kind", KIND),
+    _text("resource", "The resource it was about; empty: all of the kind there"),
+    _text("source", "Inventory entry by whose queue or webhook it came", server_default=""),
+    _time("at", "When the event was called, by the cloud's clock"),
+    _time("received_at", "When a listener took the event up"),
+    _text("state", "pending, done or failed", server_default="pending"),
+    _text("message", "Why it failed, or is tried again", server_default=""),
+    _count("tries", "How often its resource could not be read, or what was found not be acted on"),
+    _time("not_before", "When it is next tried"),
+    _time("done_at", "When all that follows from it was done", nullable=True),
+    Column("scan_id", Uuid, nullable=True, comment="The scan that read its resource after it"),
+    PrimaryKeyConstraint("cloud", "event_id", "kind", "region", "resource"),
+    ForeignKeyConstraint(["cloud", "event_id"], ["events.cloud", "events.id"], ondelete="CASCADE"),
+    _one_of("state", "pending", "done", "failed"),
+    Index(
+        "event_targets_pending",
+        *("not_before", "received_at"),
+        postgresql_where=text("state = 'pending'"),
+    ),
+    Index(None, "cloud", "account", "kind", "resource", "at"),
+    Index(None, "done_at"),
+    comment="What each event was about: the resources to be read again, and what became of that",
+)
+
+listeners = Table(
+    "listeners",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="The listener"),
+    _text("host", "The machine and the process"),
+    _text("flow_run_id", "Prefect flow run that it is", server_default=""),
+    _time("started_at", "When it began"),
+    _time("seen_at", "When it last said so; after half a minute of silence it is gone"),
+    _json("counts", "What it has taken in and done since it began, and how deep its queues are"),
+    comment="Who listens for events right now",
+    prefixes=["UNLOGGED"],
 )
 
 UNLOGGED: dict[str, Any] = {"prefixes": ["UNLOGGED"], "info": {"stage": True}}

@@ -1,0 +1,223 @@
+"""What is done about findings that an event brought to light: closed at once, or somebody asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from prefect.events import emit_event
+
+from tasks import settings
+from tasks.model import Finding
+from tasks.policy import LONGEST, Assignment, Group, Mode, assign, load_policies
+from tasks.reacting.rereading import ReadAgain
+from tasks.rules import RULES
+from tasks.triage import QUIET
+from tasks.warehouse import audit, carriers, events, remediations
+from tasks.warehouse.events import Cause, Work
+from tasks.warehouse.findings import findings_of
+
+WHO = "react"
+CAME_BACK = "suture.finding.came-back"  # a Prefect event, for automations to tell people by
+FIXABLE = frozenset(rule.id for rule in RULES if rule.fix is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Findings that one run closes or asks about, whose change each was, and the work they are of.
+
+    ``causes`` go by the ids of the findings.
+    """
+
+    group: Group
+    causes: Mapping[str, Cause]
+    works: tuple[Work, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What follows from some resources that were read again.
+
+    ``busy`` is work on resources that an automatic run is changing already, or has died over:
+    they are to be read again when it is over. ``done`` is what nothing follows from.
+    """
+
+    answers: tuple[Answer, ...] = ()
+    busy: tuple[Work, ...] = ()
+    busy_runs: tuple[str, ...] = ()
+    done: tuple[Work, ...] = ()
+
+
+def answers(warehouse: psycopg.Connection, reads: Sequence[ReadAgain], scan_id: str) -> Answers:
+    """Sort the open findings of what was read again by the policies, and say what came back.
+
+    Findings that are accepted, being remediated, or that somebody has decided to leave open since
+    they were opened, are left alone.
+    """
+    works: dict[tuple[str, str], list[Work]] = {}
+    for read in reads:
+        for resource in read.resources:
+            works.setdefault((read.account.id, resource.id), []).append(read.work)
+    found = {one.id: one for read in reads for one in _open(warehouse, read)}
+    causes = _causes(warehouse, reads, found.values())
+    _say_what_came_back(warehouse, found.values(), causes, scan_id)
+    assignment = _assigned(warehouse, found)
+    to_do = tuple(
+        Answer(group, causes, _works_of(group.findings, works)) for group in assignment.groups
+    )
+    runs = _busy_runs(warehouse, found)
+    busy = _works_of([found[one] for one in runs], works)
+    taken = {work.target for answer in to_do for work in answer.works}
+    waits = {work.target for work in busy} - taken
+    return Answers(
+        to_do,
+        tuple(work for work in busy if work.target in waits),
+        tuple(sorted(set(runs.values()))),
+        tuple(read.work for read in reads if read.work.target not in taken | waits),
+    )
+
+
+def _works_of(
+    findings: Iterable[Finding], works: Mapping[tuple[str, str], Sequence[Work]]
+) -> tuple[Work, ...]:
+    """The work that some findings are of, each piece once."""
+    found = {work.target: work for one in findings for work in works[one.account, one.resource]}
+    return tuple(found.values())
+
+
+def _assigned(warehouse: psycopg.Connection, found: Mapping[str, Finding]) -> Assignment:
+    ids, now = list(found), datetime.now(UTC)
+    if not ids:
+        return Assignment((), (), ())
+    alone = remediations.active_findings(warehouse, ids)
+    alone |= remediations.decided_against(warehouse, ids, now - QUIET)
+    waiting = {(record.run_id, record.policy) for record in remediations.waiting(warehouse)}
+    return assign(
+        (one for one in found.values() if one.id not in alone and one.rule in FIXABLE),
+        load_policies(settings.policies_path()),
+        waiting=Counter(policy for _, policy in waiting),
+        closings=remediations.automatic_closings(warehouse, ids, now - LONGEST),
+        now=now,
+    )
+
+
+def _busy_runs(warehouse: psycopg.Connection, found: Collection[str]) -> dict[str, str]:
+    """The runs that are changing these findings without asking anybody, by the findings' ids."""
+    return {
+        record.finding_id: record.run_id
+        for record in remediations.active_of(warehouse, list(found))
+        if record.mode == Mode.AUTOMATIC or record.state == "applying"
+    }
+
+
+def dead(warehouse: psycopg.Connection, runs: Sequence[str]) -> list[str]:
+    """Those of these runs that no process carries any more."""
+    if not runs or not carriers.locks_can_be_trusted(warehouse):
+        return []
+    return [run for run in runs if not carriers.is_carried(warehouse, run)]
+
+
+def _open(warehouse: psycopg.Connection, read: ReadAgain) -> list[Finding]:
+    return findings_of(
+        warehouse, read.account.cloud, read.account.id, [one.id for one in read.resources]
+    )
+
+
+def _causes(
+    warehouse: psycopg.Connection, reads: Sequence[ReadAgain], found: Iterable[Finding]
+) -> dict[str, Cause]:
+    by_resource: dict[tuple[str, str], Cause] = {}
+    for read in reads:
+        cause = events.cause_of(warehouse, read.work)
+        if cause is None:
+            continue
+        for resource in read.resources:
+            known = by_resource.get((read.account.id, resource.id))
+            if known is None or known.at < cause.at:
+                by_resource[read.account.id, resource.id] = cause
+    return {
+        one.id: by_resource[one.account, one.resource]
+        for one in found
+        if (one.account, one.resource) in by_resource
+    }
+
+
+def note_causes(warehouse: psycopg.Connection, group: Group, causes: Mapping[str, Cause]) -> None:
+    """Write down in the record by whose change each finding of a group is to be closed."""
+    with warehouse.transaction():
+        for finding in group.findings:
+            cause = causes.get(finding.id)
+            if cause is not None:
+                details = {**_about(finding), **cause.json(), "policy": group.policy.name}
+                audit.append(warehouse, WHO, "event", finding.id, details)
+
+
+def requested_by(group: Group, causes: Mapping[str, Cause]) -> str:
+    """Who or what asks for a run, in words: the change that it answers."""
+    told = [causes[one.id] for one in group.findings if one.id in causes]
+    if not told:
+        return WHO
+    last = max(told, key=lambda one: one.at)
+    who = last.actor or "somebody unnamed"
+    return f"{WHO}: {last.operation} by {who}, event {last.event}"
+
+
+def how_it_ended(warehouse: psycopg.Connection, group: Group) -> dict[str, str]:
+    """The state each finding of a group was brought to, by its id.
+
+    What ended before its resource was begun to be changed, for a reason that may pass, is left out.
+    """
+    found: dict[str, str] = {}
+    for finding in group.findings:
+        last = next(iter(remediations.remediations_of(warehouse, finding.id)), None)
+        if last is not None and not (last.state == "failed" and last.began_at is None):
+            found[finding.id] = last.state
+    return found
+
+
+def _say_what_came_back(
+    warehouse: psycopg.Connection,
+    found: Iterable[Finding],
+    causes: Mapping[str, Cause],
+    scan_id: str,
+) -> None:
+    """Say of what Suture had closed and somebody has opened again: who, and what happens next.
+
+    In the record, and as an event of Prefect's, from which an automation tells people.
+    """
+    by_id = {finding.id: finding for finding in found}
+    again = remediations.closed_before(warehouse, list(by_id), scan_id)
+    for finding in by_id.values():
+        cause, times = causes.get(finding.id), again.get(finding.id)
+        if not times:
+            continue
+        details: dict[str, Any] = {
+            **_about(finding),
+            **(cause.json() if cause else {}),
+            "closed_before": times,
+        }
+        if audit.was_said(warehouse, "came back", finding.id, {"scan": scan_id}):
+            continue
+        audit.append(warehouse, WHO, "came back", finding.id, {**details, "scan": scan_id})
+        emit_event(
+            CAME_BACK,
+            resource={
+                "prefect.resource.id": f"suture.finding.{finding.id}",
+                "prefect.resource.name": f"{finding.rule} on {finding.resource}",
+            },
+            payload=details,
+        )
+
+
+def _about(finding: Finding) -> dict[str, Any]:
+    return {
+        "finding": finding.id,
+        "rule": finding.rule,
+        "resource": finding.resource,
+        "account": finding.account,
+        "cloud": finding.cloud.value,
+    }

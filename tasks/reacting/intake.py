@@ -1,0 +1,80 @@
+"""From a queue's messages to events in the warehouse: kept first, then the messages go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import psycopg
+
+from tasks.clouds.queues import Message
+from tasks.errors import BadEvent
+from tasks.inventory import AwsSource, AzureSource
+from tasks.model import Cloud
+from tasks.reacting.decision import Why, decide, read_message
+from tasks.reacting.metrics import Metrics
+from tasks.warehouse import events
+from tasks.warehouse.events import Taken
+
+log = logging.getLogger(__name__)
+
+
+def cloud_of(source: AwsSource | AzureSource) -> Cloud:
+    return Cloud.AWS if isinstance(source, AwsSource) else Cloud.AZURE
+
+
+@dataclass(slots=True)
+class Sorted:
+    """What came with some messages: events to be kept, and messages that nobody can read, why."""
+
+    taken: list[Taken] = field(default_factory=list)
+    poison: list[tuple[Message, str]] = field(default_factory=list)
+
+
+def sort_messages(
+    source: AwsSource | AzureSource,
+    messages: Sequence[Message],
+    kinds: Collection[str],
+    metrics: Metrics,
+) -> Sorted:
+    """Read messages and decide on their events. One that cannot be read harms no other."""
+    found = Sorted()
+    cloud = cloud_of(source)
+    for message in messages:
+        metrics.message_received(cloud.value)
+        try:
+            read = read_message(source, message.body)
+        except BadEvent as problem:
+            found.poison.append((message, str(problem)))
+            metrics.event_decided(cloud.value, "poison")
+            continue
+        for event in read:
+            decision = decide(event, source, kinds)
+            if decision.why is Why.TAKEN:
+                found.taken.append(Taken(event, decision.targets, source.name, message.sent_at))
+            else:
+                metrics.event_decided(cloud.value, decision.why.value)
+    return found
+
+
+def keep(warehouse: psycopg.Connection, taken: Sequence[Taken], metrics: Metrics) -> int:
+    """Write events down, each once; returns how many were new. Raises psycopg.Error."""
+    if not taken:
+        return 0
+    new = events.take_in(warehouse, taken)
+    seen: set[tuple[Cloud, str]] = set()
+    for one in taken:
+        key = events.key_of(one.event)
+        fresh = key in new and key not in seen
+        seen.add(key)
+        metrics.event_decided(one.event.cloud.value, "taken" if fresh else "duplicate")
+    return len(new)
+
+
+def queued(taken: Sequence[Taken], now: datetime, metrics: Metrics) -> None:
+    """Tell how long events lay in their queue before they were taken up."""
+    for one in taken:
+        if one.queued_at is not None:
+            metrics.took(one.event.cloud.value, "queue", (now - one.queued_at).total_seconds())

@@ -1,0 +1,494 @@
+"""The listener: takes events in, reads again what they are about, and has it closed or asked about.
+
+One process runs one; several share the queues and the work. Whatever ends a listener, what it had
+taken in is in the warehouse, and what it held is free for the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+from uuid import uuid4
+
+import psycopg
+
+from tasks import settings
+from tasks.clouds.queues import EventQueue
+from tasks.clouds.scanner import Scanner
+from tasks.errors import SutureError
+from tasks.formats.event import Target
+from tasks.inventory import Inventory
+from tasks.model import Cloud, Rule
+from tasks.policy import Group, Mode
+from tasks.reacting import answering, intake, rereading
+from tasks.reacting.answering import Answer, Answers
+from tasks.reacting.desk import Desk
+from tasks.reacting.metrics import Metrics
+from tasks.reacting.rereading import ReadAgain
+from tasks.rules import rules_of
+from tasks.triage import why_held_back
+from tasks.warehouse import events
+from tasks.warehouse.database import connect
+from tasks.warehouse.events import Work
+
+log = logging.getLogger(__name__)
+
+MOST_READING = 64  # resources read at once
+MOST_HELD = 1_000  # resources in hand, those that wait for their fix as well
+MOST_FIXING = 4  # runs at once in one process
+LOOK_SECONDS = 1.0  # until what other listeners have left is looked for
+QUIET_QUEUE_SECONDS = 1.0  # until an empty queue that does not wait by itself is asked again
+BEAT_SECONDS = 5.0
+RECONCILE_SECONDS = 60.0
+LONGEST_PAUSE = 30.0  # between two tries to reach what is away
+BUSY_AGAIN = timedelta(seconds=2)
+NOT_BEGUN = "Its run ended before it was begun to be changed."
+AWAY = (psycopg.Error, SutureError, OSError)
+
+_Key = tuple[str, str, str, Mode]  # cloud, account, policy and its mode
+
+
+class Remediator(Protocol):
+    """What the listener has done through Prefect, in threads of this process.
+
+    Each raises SutureError or OSError for what it cannot do for now: it is tried again.
+    """
+
+    def close(self, group: Group, requested_by: str) -> None:
+        """Run the remediation of a group to its end; the warehouse says how that was."""
+        ...
+
+    def ask(self, group: Group, requested_by: str) -> None:
+        """Start the run that asks an approver."""
+        ...
+
+    def settle(self, run_id: str) -> None:
+        """Settle a run whose process has ended."""
+        ...
+
+    def reconcile(self) -> None:
+        """Settle what all runs that are dead have left behind."""
+        ...
+
+
+@dataclass(slots=True)
+class _Ends:
+    """How many groups a piece of work waits for, and why it is to be tried again in the end."""
+
+    left: int = 0
+    again: str = ""
+
+
+class Listener:
+    """Reacts to the events of an inventory's ``queues`` until it is told to stop.
+
+    ``rules`` are those in force. ``flow_run_id`` is the flow run that it is, for the record.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        queues: Iterable[EventQueue],
+        remediator: Remediator,
+        metrics: Metrics,
+        *,
+        rules: Sequence[Rule] | None = None,
+        flow_run_id: str = "",
+    ) -> None:
+        self.id = str(uuid4())
+        self.metrics = metrics
+        self._inventory = inventory
+        self._queues = list(queues)
+        self._remediator = remediator
+        self._flow_run_id = flow_run_id
+        self._rules: dict[str, list[Rule]] = defaultdict(list)
+        for rule in rules if rules is not None else rules_of(settings.rules()):
+            self._rules[rule.kind].append(rule)
+        self._news = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._read: asyncio.Queue[ReadAgain] = asyncio.Queue()
+        self._held: dict[Target, Work] = {}
+        self._reading = 0
+        self._waiting: dict[_Key, list[Answer]] = defaultdict(list)
+        self._fixing: set[_Key] = set()
+        self._open_ends: dict[Target, _Ends] = defaultdict(_Ends)
+        self._fixers = asyncio.Semaphore(MOST_FIXING)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._counts: dict[str, int] = defaultdict(int)
+        self._depths: dict[str, dict[str, int | None]] = {}
+        self._broken: BaseException | None = None
+        self.trouble = ""  # what is away, in words
+        self.started_at = datetime.now(UTC)
+
+    @property
+    def story(self) -> str:
+        """What it has done since it began, in words."""
+        said = [f"{count} {what}" for what, count in sorted(self._counts.items()) if count]
+        return ", ".join(said) or "Nothing came."
+
+    def stop(self) -> None:
+        """End soon: what is being closed is closed, what has not begun is left to others."""
+        self._stopping.set()
+        self._news.set()
+
+    async def run(self) -> None:
+        """React until ``stop``. Raises what nobody expects; what is away is waited for."""
+        async with AsyncExitStack() as opened:
+            self._intake = await opened.enter_async_context(Desk("intake"))
+            self._claims = await opened.enter_async_context(Desk("claims"))
+            self._merges = await opened.enter_async_context(Desk("merges"))
+            self._scanner = await opened.enter_async_context(Scanner(self._inventory))
+            for queue in self._queues:
+                await opened.enter_async_context(queue)  # type: ignore[arg-type]
+            stopped = asyncio.create_task(self._stopping.wait())
+            try:
+                async with asyncio.TaskGroup() as group:
+                    loops = [
+                        *(group.create_task(self._listen(queue)) for queue in self._queues),
+                        group.create_task(self._work()),
+                        group.create_task(self._merge()),
+                        group.create_task(self._beat()),
+                        group.create_task(self._reconcile()),
+                    ]
+                    await stopped
+                    for loop in loops:
+                        loop.cancel()
+            finally:
+                stopped.cancel()
+                await self._finish()
+        if self._broken is not None:
+            raise self._broken
+
+    async def _finish(self) -> None:
+        """What is being closed is waited for: cutting it off would leave it to be put back."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        try:
+            await self._claims.ask(lambda warehouse: events.listener_gone(warehouse, self.id))
+        except AWAY as error:
+            log.warning("The warehouse could not be told of the end: %s", _words(error))
+
+    # --- in ------------------------------------------------------------------------------------
+
+    async def _listen(self, queue: EventQueue) -> None:
+        pause = 0.0
+        while True:
+            try:
+                # Nothing is taken out of a queue while there is nowhere to put it.
+                await self._intake.ask(lambda warehouse: warehouse.execute("SELECT 1"))
+                began = time.monotonic()
+                received = await self._take(queue)
+            except AWAY as error:
+                pause = min(LONGEST_PAUSE, pause * 2 or 0.5)
+                self._in_trouble(f"{queue.source}: {_words(error)}")
+                await asyncio.sleep(pause)
+                continue
+            pause = 0.0
+            self._well()
+            if not received and time.monotonic() - began < QUIET_QUEUE_SECONDS:
+                await asyncio.sleep(QUIET_QUEUE_SECONDS / 4)
+
+    async def _take(self, queue: EventQueue) -> int:
+        """Take in one batch of messages; returns how many there were."""
+        messages = await queue.receive()
+        if not messages:
+            return 0
+        source = self._inventory.source(queue.source)
+        found = intake.sort_messages(source, messages, self._rules, self.metrics)
+        for message, why in found.poison:
+            log.warning("A message of %s cannot be read, and is put aside: %s", queue.source, why)
+            await queue.bury(message, why)
+            self._counts["poison"] += 1
+        now = datetime.now(UTC)
+        new = await self.keep(found.taken)
+        intake.queued(found.taken, now, self.metrics)
+        unread = {message.id for message, _ in found.poison}
+        await queue.delete([one for one in messages if one.id not in unread])
+        self._counts["messages"] += len(messages)
+        self._counts["events"] += new
+        return len(messages)
+
+    async def keep(self, taken: Sequence[events.Taken]) -> int:
+        """Keep events that came, by a queue or otherwise; returns how many were new."""
+        new = await self._intake.ask(lambda warehouse: intake.keep(warehouse, taken, self.metrics))
+        if new:
+            self._news.set()
+        return new
+
+    # --- read again ----------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while True:
+            room = min(MOST_READING - self._reading, MOST_HELD - len(self._held))
+            self._news.clear()
+            works: list[Work] = []
+            if room > 0:
+                try:
+                    works = await self._claims.ask(
+                        lambda warehouse, room=room, busy=list(self._held): events.claim(
+                            warehouse, room, busy
+                        )
+                    )
+                except AWAY as error:
+                    self._in_trouble(f"warehouse: {_words(error)}")
+            for work in works:
+                self._held[work.target] = work
+                self._start(self._read_one(work))
+            if len(works) < room or room <= 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), LOOK_SECONDS)
+
+    async def _read_one(self, work: Work) -> None:
+        self._reading += 1
+        try:
+            account = await self._claims.ask(
+                lambda warehouse: rereading.account_for(warehouse, work)
+            )
+            rules = self._rules.get(work.target.kind, [])
+            read = await rereading.read_again(self._scanner, work, account, rules)
+        except AWAY as error:  # the warehouse is away
+            await self._later(work, _words(error))
+            return
+        finally:
+            self._reading -= 1
+            self._news.set()
+        if read.failed:
+            self.metrics.reread(work.target.cloud.value, "failed")
+            await self._later(work, read.failed)
+            return
+        self.metrics.reread(work.target.cloud.value, "gone" if read.gone else "read")
+        self._counts["rereads"] += 1
+        await self._read.put(read)
+
+    async def _merge(self) -> None:
+        while True:
+            reads = [await self._read.get()]
+            while not self._read.empty():
+                reads.append(self._read.get_nowait())
+            try:
+                answers = await self._merges.ask(
+                    lambda warehouse, reads=reads: self._merged(warehouse, reads)
+                )
+            except AWAY as error:
+                self._in_trouble(f"warehouse: {_words(error)}")
+                for read in reads:
+                    await self._later(read.work, _words(error))
+                continue
+            await self._answer(answers)
+
+    def _merged(self, warehouse: psycopg.Connection, reads: Sequence[ReadAgain]) -> Answers:
+        scan_id, _ = rereading.merge(warehouse, reads, self._rules, self._flow_run_id or None)
+        for read in reads:
+            since = (datetime.now(UTC) - read.work.since).total_seconds()
+            self.metrics.took(read.work.target.cloud.value, "reread", since)
+        return answering.answers(warehouse, reads, scan_id)
+
+    # --- answer --------------------------------------------------------------------------------
+
+    async def _answer(self, answers: Answers) -> None:
+        """Hand findings on; work that nothing follows from is done."""
+        if answers.done:
+            await self._done(answers.done)
+        for answer in answers.answers:
+            for work in answer.works:
+                self._open_ends[work.target].left += 1
+        for answer in answers.answers:
+            group = answer.group
+            key = (group.cloud, group.account, group.policy.name, group.policy.mode)
+            self._waiting[key].append(answer)
+            if key not in self._fixing:
+                self._fixing.add(key)
+                self._start(self._fix(key))
+        if answers.busy:
+            await self._settle_dead(answers.busy_runs)
+        for work in answers.busy:
+            await self._later(work, "A run is at work on it.", wait=BUSY_AGAIN, counts=False)
+
+    async def _settle_dead(self, runs: Sequence[str]) -> None:
+        """Runs whose process has ended are settled now: what they hold could not be closed."""
+        try:
+            dead = await self._merges.ask(lambda warehouse: answering.dead(warehouse, runs))
+            for run in dead:
+                await asyncio.to_thread(self._remediator.settle, run)
+        except AWAY as error:
+            self._in_trouble(f"warehouse: {_words(error)}")
+
+    async def _fix(self, key: _Key) -> None:
+        """Close, or ask about, what waits under one policy in one account: all of it as one run.
+
+        What comes meanwhile is the next run's, so that a burst costs few runs.
+        """
+        try:
+            while self._waiting[key] and not self._stopping.is_set():
+                async with self._fixers:
+                    answers, self._waiting[key] = self._waiting[key], []
+                    again = await asyncio.to_thread(self._closed, _together(answers))
+                for answer in answers:
+                    for work in answer.works:
+                        await self._ended(work, again)
+        finally:
+            self._fixing.discard(key)
+
+    def _closed(self, answer: Answer) -> str:
+        """Have a group closed or asked about; why it is to be tried again, empty where not."""
+        group, asked_by = answer.group, answering.requested_by(answer.group, answer.causes)
+        try:
+            with connect() as warehouse:
+                if why := why_held_back(warehouse, group.policy):
+                    log.warning("Findings of %s wait for triage. %s", group.policy.name, why)
+                    return ""
+                answering.note_causes(warehouse, group, answer.causes)
+            if group.policy.mode is not Mode.AUTOMATIC:
+                self._remediator.ask(group, asked_by)
+                self._counts["asked"] += 1
+                return ""
+            self._remediator.close(group, asked_by)
+            with connect() as warehouse:
+                states = answering.how_it_ended(warehouse, group)
+        except AWAY as error:
+            return _words(error)
+        for finding in group.findings:
+            state = states.get(finding.id, "not begun")
+            self.metrics.remediated(group.cloud, state)
+            self._counts[state] += 1
+        return "" if all(one in states for one in (f.id for f in group.findings)) else NOT_BEGUN
+
+    async def _ended(self, work: Work, again: str) -> None:
+        """One of the groups that a piece of work is for has ended; the work has with the last."""
+        ends = self._open_ends[work.target]
+        ends.left -= 1
+        ends.again = again or ends.again
+        if ends.left:
+            return
+        del self._open_ends[work.target]
+        if ends.again:
+            await self._later(work, ends.again)
+            return
+        self.metrics.took(
+            work.target.cloud.value, "fix", (datetime.now(UTC) - work.since).total_seconds()
+        )
+        await self._done([work])
+
+    # --- over ----------------------------------------------------------------------------------
+
+    async def _done(self, works: Sequence[Work]) -> None:
+        try:
+            await self._claims.ask(lambda warehouse: events.done(warehouse, works))
+        except AWAY as error:  # they are taken up again, and found to be as they should
+            self._in_trouble(f"warehouse: {_words(error)}")
+        self._counts["done"] += sum(len(work.events) for work in works)
+        self._let_go(works)
+
+    async def _later(
+        self, work: Work, why: str, *, wait: timedelta | None = None, counts: bool = True
+    ) -> None:
+        try:
+            tried_on = await self._claims.ask(
+                lambda warehouse: events.later(warehouse, work, why, wait=wait, counts=counts)
+            )
+            if not tried_on:
+                self._counts["failed"] += len(work.events)
+                log.error("%s is left to the next scan: %s", _name(work), why)
+        except AWAY as error:
+            self._in_trouble(f"warehouse: {_words(error)}")
+        self._let_go([work])
+
+    def _let_go(self, works: Iterable[Work]) -> None:
+        for work in works:
+            self._held.pop(work.target, None)
+        self._news.set()
+
+    # --- alive ---------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        """Say that this listener lives and how it goes, in the warehouse and the metrics."""
+        host = f"{socket.gethostname()}:{os.getpid()}"
+        while True:
+            await self._look_at_queues()
+            counts = {**self._counts, "in_hand": len(self._held), "queues": self._depths}
+            if self.trouble:
+                counts["trouble"] = self.trouble
+
+            def seen(
+                warehouse: psycopg.Connection, counts: Mapping[str, Any] = counts
+            ) -> dict[Cloud, events.Backlog]:
+                events.listener_seen(warehouse, self.id, host, self._flow_run_id, counts)
+                return events.backlog(warehouse)
+
+            try:
+                waits = await self._merges.ask(seen)
+            except AWAY as error:
+                self._in_trouble(f"warehouse: {_words(error)}")
+            else:
+                for cloud, one in waits.items():
+                    mine = sum(target.cloud is cloud for target in self._held)
+                    self.metrics.backlog(cloud.value, one.waiting, one.lag_seconds, mine)
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _look_at_queues(self) -> None:
+        for queue in self._queues:
+            try:
+                depth = await queue.depth()
+            except AWAY as error:
+                self._in_trouble(f"{queue.source}: {_words(error)}")
+                continue
+            self._depths[queue.source] = {"waiting": depth.waiting, "in_hand": depth.in_hand}
+            self.metrics.queue_depth(queue.source, depth.waiting, depth.in_hand)
+
+    async def _reconcile(self) -> None:
+        """What listeners and runs that died have left behind is settled, now and then."""
+        while True:
+            try:
+                await asyncio.to_thread(self._remediator.reconcile)
+            except AWAY as error:
+                self._in_trouble(f"reconciling: {_words(error)}")
+            await asyncio.sleep(RECONCILE_SECONDS)
+
+    def _in_trouble(self, what: str) -> None:
+        if what != self.trouble:
+            log.warning("%s", what)
+        self.trouble = what
+
+    def _well(self) -> None:
+        if self.trouble:
+            log.info("It is well again.")
+        self.trouble = ""
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._broken = task.exception()
+            self.stop()
+
+
+def _together(answers: Sequence[Answer]) -> Answer:
+    """Answers of one policy in one account as one, each finding once."""
+    group = answers[0].group
+    findings = {one.id: one for answer in answers for one in answer.group.findings}
+    causes = {key: cause for answer in answers for key, cause in answer.causes.items()}
+    works = tuple(work for answer in answers for work in answer.works)
+    return Answer(replace(group, findings=tuple(findings.values())), causes, works)
+
+
+def _name(work: Work) -> str:
+    target = work.target
+    return target.resource or f"all of {target.kind} in {target.account} {target.region}"
+
+
+def _words(error: BaseException) -> str:
+    """A database's own words may quote what it was given: only its kind."""
+    return str(error) if isinstance(error, SutureError) else type(error).__name__
