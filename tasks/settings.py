@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 from pydantic import SecretStr
 
 from tasks.errors import BadInput
 
-LEAST_KEY = 32  # characters of a guard key
+LEAST_KEY = 32  # characters of a guard key, and of the event webhook's
 TASK_RUNNERS = ("threads", "dask", "ray")
 
 
@@ -80,6 +81,41 @@ def guard_key() -> SecretStr | None:
         fix = "Make one with `openssl rand -base64 32`."
         raise BadInput("SUTURE_GUARD_KEY", f"is shorter than {LEAST_KEY} characters.", fix)
     return SecretStr(value)
+
+
+def event_webhook_keys() -> tuple[SecretStr, ...]:
+    """``SUTURE_EVENT_WEBHOOK_KEY``: what Event Grid shows at the event webhook; empty: no key.
+
+    Two with a space between them while one replaces the other: both are taken.
+    """
+    keys = os.environ.get("SUTURE_EVENT_WEBHOOK_KEY", "").split()
+    if any(len(key) < LEAST_KEY for key in keys):
+        # In hex, because a key in base64 would have to be escaped in an address.
+        fix = "Make one with `openssl rand -hex 32`."
+        raise BadInput("SUTURE_EVENT_WEBHOOK_KEY", f"is shorter than {LEAST_KEY} characters.", fix)
+    return tuple(SecretStr(key) for key in keys)
+
+
+def event_webhook_entra() -> tuple[str, str] | None:
+    """The tenant's id and the audience of the tokens that the event webhook takes; None: no tokens.
+
+    ``SUTURE_EVENT_WEBHOOK_TENANT`` and ``SUTURE_EVENT_WEBHOOK_AUDIENCE``: the application id or id
+    URI of the app registration that stands for the webhook.
+    """
+    tenant = os.environ.get("SUTURE_EVENT_WEBHOOK_TENANT", "").strip()
+    audience = os.environ.get("SUTURE_EVENT_WEBHOOK_AUDIENCE", "").strip()
+    if not tenant and not audience:
+        return None
+    if not audience:
+        fix = "Set it to the application id of the webhook's app registration."
+        raise BadInput("SUTURE_EVENT_WEBHOOK_AUDIENCE", "is not set, and the tenant is.", fix)
+    try:
+        # As tokens name it: by its id, in lower case.
+        return str(UUID(tenant)), audience
+    except ValueError:
+        problem = "is no tenant id." if tenant else "is not set, and the audience is."
+        fix = "Set it to the tenant's id, such as 00000000-0000-0000-0000-000000000000."
+        raise BadInput("SUTURE_EVENT_WEBHOOK_TENANT", problem, fix) from None
 
 
 def guarded() -> bool:
