@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
@@ -40,14 +41,21 @@ def remediate(
         requested_by: Who or what asks, for the audit log.
     """
     try:
-        signed_in = who_signed_in(flow_run.id)
-        if started := split_by_account(finding_ids, policy, signed_in or requested_by):
-            pages = "; ".join(f"{account}: {one['address']}" for account, one in started.items())
-            return Completed(name="Split", message=f"One run for each account. {pages}")
+        signed_in = ""
+        if not _is_below_another():  # which has started it for one account
+            signed_in = who_signed_in(flow_run.id)
+            if started := split_by_account(finding_ids, policy, signed_in or requested_by):
+                pages = "; ".join(f"{name}: {one['address']}" for name, one in started.items())
+                return Completed(name="Split", message=f"One run for each account. {pages}")
         run = begin_remediation(flow_run.id, finding_ids, policy, requested_by, signed_in)
     except BadInput as problem:
         return Failed(name="Cannot start", message=str(problem))
     return carry_through(run)
+
+
+def _is_below_another() -> bool:
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.parent_task_run_id)
 
 
 def carry_through(run: Run) -> State:

@@ -14,6 +14,7 @@ from tasks import approval, settings
 from tasks.calls import CallMade, about, recording
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.session_policy import permission_of
+from tasks.clouds.shared_scanner import read_with
 from tasks.drift import ChangedSince, drift
 from tasks.errors import BadInput, ResourceGone, SutureError
 from tasks.inventory import Inventory, load_inventory
@@ -207,13 +208,12 @@ def plan_finding(finding_id: str, texts: Mapping[str, str]) -> Plan:
 def look_at(inventory: Inventory, account: Account, known: Resource) -> Seen:
     """The resource as it is now, with what hangs on it, for a snapshot. Raises CloudError."""
 
-    async def look() -> Seen:
-        async with Scanner(inventory) as scanner:
-            return await scanner.look(
-                account.cloud, account.id, account.source, known.kind, known.id, known.region
-            )
-
-    return asyncio.run(look())
+    return read_with(
+        inventory,
+        lambda scanner: scanner.look(
+            account.cloud, account.id, account.source, known.kind, known.id, known.region
+        ),
+    )
 
 
 def read_resources(
@@ -221,11 +221,10 @@ def read_resources(
 ) -> list[Resource | SutureError]:
     """Each finding's resource as it is now, or why it could not be read."""
 
-    async def read_all() -> list[Resource | SutureError]:
-        async with Scanner(inventory) as scanner:
-            return await asyncio.gather(*(_read(scanner, account, finding) for finding in found))
+    async def read_all(scanner: Scanner) -> list[Resource | SutureError]:
+        return await asyncio.gather(*(_read(scanner, account, finding) for finding in found))
 
-    return asyncio.run(read_all())
+    return read_with(inventory, read_all)
 
 
 async def _read(scanner: Scanner, account: Account, finding: Finding) -> Resource | SutureError:

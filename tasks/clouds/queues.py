@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import TracebackType
 from typing import Protocol
 
 
@@ -36,6 +37,15 @@ class Depth:
 
 class EventQueue(Protocol):
     """One queue. Use as an async context manager. Its calls raise CloudError."""
+
+    async def __aenter__(self) -> EventQueue: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
     @property
     def source(self) -> str:

@@ -43,19 +43,19 @@ def sort_messages(
     found = Sorted()
     cloud = cloud_of(source)
     for message in messages:
-        metrics.message_received(cloud.value)
+        metrics.messages_came(cloud)
         try:
             read = read_message(source, message.body)
         except BadEvent as problem:
             found.poison.append((message, str(problem)))
-            metrics.event_decided(cloud.value, "poison")
+            metrics.decided(cloud, "poison")
             continue
         for event in read:
             decision = decide(event, source, kinds)
             if decision.why is Why.TAKEN:
                 found.taken.append(Taken(event, decision.targets, source.name, message.sent_at))
             else:
-                metrics.event_decided(cloud.value, decision.why.value)
+                metrics.decided(cloud, decision.why)
     return found
 
 
@@ -69,12 +69,14 @@ def keep(warehouse: psycopg.Connection, taken: Sequence[Taken], metrics: Metrics
         key = events.key_of(one.event)
         fresh = key in new and key not in seen
         seen.add(key)
-        metrics.event_decided(one.event.cloud.value, "taken" if fresh else "duplicate")
+        metrics.decided(one.event.cloud, "taken" if fresh else "duplicate")
     return len(new)
 
 
-def queued(taken: Sequence[Taken], now: datetime, metrics: Metrics) -> None:
-    """Tell how long events lay in their queue before they were taken up."""
+def measure(taken: Sequence[Taken], now: datetime, metrics: Metrics) -> None:
+    """Tell how long the cloud took to tell of events, and how long they lay in their queue."""
     for one in taken:
         if one.queued_at is not None:
-            metrics.took(one.event.cloud.value, "queue", (now - one.queued_at).total_seconds())
+            cloud = one.event.cloud
+            metrics.reported(cloud, (one.queued_at - one.event.at).total_seconds())
+            metrics.taken(cloud, (now - one.queued_at).total_seconds())

@@ -16,6 +16,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ import psycopg
 from tasks import settings
 from tasks.clouds.queues import EventQueue
 from tasks.clouds.scanner import Scanner
+from tasks.clouds.shared_scanner import shared
 from tasks.errors import SutureError
 from tasks.formats.event import Target
 from tasks.inventory import Inventory
@@ -147,8 +149,9 @@ class Listener:
             self._claims = await opened.enter_async_context(Desk("claims"))
             self._merges = await opened.enter_async_context(Desk("merges"))
             self._scanner = await opened.enter_async_context(Scanner(self._inventory))
+            opened.enter_context(shared(self._scanner, self._inventory))
             for queue in self._queues:
-                await opened.enter_async_context(queue)  # type: ignore[arg-type]
+                await opened.enter_async_context(queue)
             stopped = asyncio.create_task(self._stopping.wait())
             try:
                 async with asyncio.TaskGroup() as group:
@@ -210,7 +213,7 @@ class Listener:
             self._counts["poison"] += 1
         now = datetime.now(UTC)
         new = await self.keep(found.taken)
-        intake.queued(found.taken, now, self.metrics)
+        intake.measure(found.taken, now, self.metrics)
         unread = {message.id for message, _ in found.poison}
         await queue.delete([one for one in messages if one.id not in unread])
         self._counts["messages"] += len(messages)
@@ -234,9 +237,7 @@ class Listener:
             if room > 0:
                 try:
                     works = await self._claims.ask(
-                        lambda warehouse, room=room, busy=list(self._held): events.claim(
-                            warehouse, room, busy
-                        )
+                        partial(events.claim, limit=room, busy=list(self._held))
                     )
                 except AWAY as error:
                     self._in_trouble(f"warehouse: {_words(error)}")
@@ -254,6 +255,7 @@ class Listener:
                 lambda warehouse: rereading.account_for(warehouse, work)
             )
             rules = self._rules.get(work.target.kind, [])
+            began = time.monotonic()
             read = await rereading.read_again(self._scanner, work, account, rules)
         except AWAY as error:  # the warehouse is away
             await self._later(work, _words(error))
@@ -261,11 +263,11 @@ class Listener:
         finally:
             self._reading -= 1
             self._news.set()
+        outcome = "failed" if read.failed else "gone" if read.gone else "read"
+        self.metrics.rescanned(work.target.cloud, outcome, time.monotonic() - began)
         if read.failed:
-            self.metrics.reread(work.target.cloud.value, "failed")
             await self._later(work, read.failed)
             return
-        self.metrics.reread(work.target.cloud.value, "gone" if read.gone else "read")
         self._counts["rereads"] += 1
         await self._read.put(read)
 
@@ -275,9 +277,7 @@ class Listener:
             while not self._read.empty():
                 reads.append(self._read.get_nowait())
             try:
-                answers = await self._merges.ask(
-                    lambda warehouse, reads=reads: self._merged(warehouse, reads)
-                )
+                answers = await self._merges.ask(partial(self._merged, reads=reads))
             except AWAY as error:
                 self._in_trouble(f"warehouse: {_words(error)}")
                 for read in reads:
@@ -287,9 +287,6 @@ class Listener:
 
     def _merged(self, warehouse: psycopg.Connection, reads: Sequence[ReadAgain]) -> Answers:
         scan_id, _ = rereading.merge(warehouse, reads, self._rules, self._flow_run_id or None)
-        for read in reads:
-            since = (datetime.now(UTC) - read.work.since).total_seconds()
-            self.metrics.took(read.work.target.cloud.value, "reread", since)
         return answering.answers(warehouse, reads, scan_id)
 
     # --- answer --------------------------------------------------------------------------------
@@ -358,7 +355,7 @@ class Listener:
             return _words(error)
         for finding in group.findings:
             state = states.get(finding.id, "not begun")
-            self.metrics.remediated(group.cloud, state)
+            self.metrics.remediation_ended(finding.cloud, state)
             self._counts[state] += 1
         return "" if all(one in states for one in (f.id for f in group.findings)) else NOT_BEGUN
 
@@ -373,9 +370,7 @@ class Listener:
         if ends.again:
             await self._later(work, ends.again)
             return
-        self.metrics.took(
-            work.target.cloud.value, "fix", (datetime.now(UTC) - work.since).total_seconds()
-        )
+        self.metrics.fixed(work.target.cloud, (datetime.now(UTC) - work.since).total_seconds())
         await self._done([work])
 
     # --- over ----------------------------------------------------------------------------------
@@ -431,7 +426,8 @@ class Listener:
             else:
                 for cloud, one in waits.items():
                     mine = sum(target.cloud is cloud for target in self._held)
-                    self.metrics.backlog(cloud.value, one.waiting, one.lag_seconds, mine)
+                    self.metrics.lags(cloud, one.lag_seconds)
+                    self.metrics.busy_with(cloud, in_flight=mine, waiting=one.waiting)
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _look_at_queues(self) -> None:
@@ -442,7 +438,7 @@ class Listener:
                 self._in_trouble(f"{queue.source}: {_words(error)}")
                 continue
             self._depths[queue.source] = {"waiting": depth.waiting, "in_hand": depth.in_hand}
-            self.metrics.queue_depth(queue.source, depth.waiting, depth.in_hand)
+            self.metrics.queue_holds(queue.source, waiting=depth.waiting, in_hand=depth.in_hand)
 
     async def _reconcile(self) -> None:
         """What listeners and runs that died have left behind is settled, now and then."""

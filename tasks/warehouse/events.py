@@ -43,7 +43,7 @@ class Work:
     """A resource to be read again, held by this listener, and the events that it is for.
 
     ``events`` are their ids, the oldest first. ``tries`` is how often it has failed already.
-    ``since`` is when the first of them was received.
+    ``since`` is when the first of them was in its queue, or where that is not known was received.
     """
 
     target: Target
@@ -200,7 +200,7 @@ def claim(conn: psycopg.Connection, limit: int, busy: Collection[Target] = ()) -
                 target,
                 source=waiting[-1][1],
                 events=events,
-                since=min(received for _, _, received, _ in waiting),
+                since=min(queued for _, _, queued, _ in waiting),
                 tries=max(tries for *_, tries in waiting),
             )
         )
@@ -221,10 +221,11 @@ PLACE: LiteralString = (
     "AND t.kind = %(kind)s AND t.resource = %(resource)s"
 )
 WAITING = f"""
-SELECT event_id, source, received_at, tries
+SELECT t.event_id, t.source, coalesce(e.queued_at, t.received_at), t.tries
 FROM event_targets t
-WHERE {PLACE} AND state = 'pending'
-ORDER BY at, event_id
+JOIN events e ON e.cloud = t.cloud AND e.id = t.event_id
+WHERE {PLACE} AND t.state = 'pending'
+ORDER BY t.at, t.event_id
 """.encode()  # noqa: S608 - ours
 
 
