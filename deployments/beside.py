@@ -39,6 +39,7 @@ async def served(
         access_log=False,
         log_level="warning",
         lifespan="off",
+        ws="none",
         server_header=False,
         # Whoever is served here speaks briefly.
         timeout_graceful_shutdown=5,
