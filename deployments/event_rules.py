@@ -1,4 +1,4 @@
-"""What lets events reach Suture: CloudFormation and ARM templates that the rule table's events fill.
+"""What lets events reach Suture: templates for AWS and Azure, filled by the rule table's events.
 
 Their fixed parts lie in deployments/templates. deployments/aws and deployments/azure hold what
 ``event_template_text`` writes; a test fails when they differ.
@@ -125,7 +125,7 @@ def filter_values(operations: Sequence[str]) -> list[list[str]]:
 
 
 def _event_rules(operations: Sequence[str]) -> dict[str, Any]:
-    """EventBridge rules by their logical ids: "Ec2Events", and "Ec2Events2" for what does not fit."""
+    """EventBridge rules by logical ids: "Ec2Events", and "Ec2Events2" for what does not fit."""
     return {
         f"{''.join(word.capitalize() for word in service.split('-'))}Events{number or ''}": {
             "Type": "AWS::Events::Rule",
