@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from deployments.event_rules import PARTS, event_template_text
 from deployments.templates import template_text
 from tasks.clouds.costs import markdown_costs
 from tasks.model import Cloud
@@ -35,6 +36,8 @@ def main() -> None:
     for cloud in Cloud:
         path = ROOT / "deployments" / cloud.value / "suture.json"
         path.write_text(template_text(cloud), encoding="utf-8")
+        for part, name in PARTS[cloud].items():
+            path.with_name(name).write_text(event_template_text(cloud, part), encoding="utf-8")
 
 
 if __name__ == "__main__":
