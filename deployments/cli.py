@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
+from deployments.react_cli import react_app
 from tasks.errors import BadInput, SutureError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ for part, its_name in (
     (issuer, "issuer"),
 ):
     app.add_typer(part, name=its_name, no_args_is_help=True)
+app.add_typer(react_app, name="react")
 
 
 WIDE = 400  # columns of a table that nobody looks at

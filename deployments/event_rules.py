@@ -7,13 +7,14 @@ Their fixed parts lie in deployments/templates. deployments/aws and deployments/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
 from deployments import templates
+from tasks.clouds.events import watched_operations
 from tasks.errors import BadInput
 from tasks.model import Cloud, Rule
 from tasks.rules import RULES
@@ -45,13 +46,6 @@ PARTS: Mapping[Cloud, Mapping[Part, str]] = {
     Cloud.AWS: {Part.MEMBER: "events-member.json", Part.HUB: "events-hub.json"},
     Cloud.AZURE: {Part.SUBSCRIPTION: "events.json", Part.QUEUE: "events-queue.json"},
 }
-
-
-# STAND-IN for tasks.clouds.events.watched_operations: replace it by that import.
-def watched_operations(cloud: Cloud, rules: Iterable[Rule] | None = None) -> tuple[str, ...]:
-    """The operations that events are wanted of, in order of the alphabet."""
-    chosen = RULES if rules is None else rules
-    return tuple(sorted({event for one in chosen if one.cloud is cloud for event in one.events}))
 
 
 def event_template_text(

@@ -11,6 +11,7 @@ import psycopg
 
 from tasks.clouds.queues import Message
 from tasks.errors import BadEvent
+from tasks.formats.event import ControlPlaneEvent
 from tasks.inventory import AwsSource, AzureSource
 from tasks.model import Cloud
 from tasks.reacting.decision import Why, decide, read_message
@@ -51,12 +52,23 @@ def sort_messages(
             metrics.decided(cloud, "poison")
             continue
         for event in read:
-            decision = decide(event, source, kinds)
-            if decision.why is Why.TAKEN:
-                found.taken.append(Taken(event, decision.targets, source.name, message.sent_at))
-            else:
-                metrics.decided(cloud, decision.why)
+            found.taken += decided(event, source, kinds, message.sent_at, metrics)
     return found
+
+
+def decided(
+    event: ControlPlaneEvent,
+    source: AwsSource | AzureSource,
+    kinds: Collection[str],
+    queued_at: datetime | None,
+    metrics: Metrics,
+) -> list[Taken]:
+    """The event as it is to be kept; nothing where it changes nothing."""
+    decision = decide(event, source, kinds)
+    if decision.why is Why.TAKEN:
+        return [Taken(event, decision.targets, source.name, queued_at)]
+    metrics.decided(event.cloud, decision.why)
+    return []
 
 
 def keep(warehouse: psycopg.Connection, taken: Sequence[Taken], metrics: Metrics) -> int:

@@ -26,9 +26,10 @@ from tasks import settings
 from tasks.clouds.queues import EventQueue
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.shared_scanner import shared
-from tasks.errors import SutureError
-from tasks.formats.event import Target
-from tasks.inventory import Inventory
+from tasks.errors import BadEvent, SutureError
+from tasks.formats.event import ControlPlaneEvent, Target
+from tasks.formats.event_grid import read_event_grid
+from tasks.inventory import AzureSource, Inventory
 from tasks.model import Cloud, Rule
 from tasks.policy import Group, Mode
 from tasks.reacting import answering, intake, rereading
@@ -219,6 +220,30 @@ class Listener:
         self._counts["messages"] += len(messages)
         self._counts["events"] += new
         return len(messages)
+
+    async def accept(self, text: str) -> None:
+        """Take in an event of Azure's that came by a webhook.
+
+        Raises BadEvent for one that nobody can read, and what says that the warehouse is away.
+        """
+        now = datetime.now(UTC)
+        self.metrics.messages_came(Cloud.AZURE)
+        self._counts["messages"] += 1
+        found = [
+            one
+            for event in read_event_grid(text)
+            for one in intake.decided(event, self._source_of(event), self._rules, now, self.metrics)
+        ]
+        self._counts["events"] += await self.keep(found)
+
+    def _source_of(self, event: ControlPlaneEvent) -> AzureSource:
+        """The tenant of the inventory that an event is of."""
+        data = event.original.get("data")
+        tenant = str(data.get("tenantId") or "").lower() if isinstance(data, Mapping) else ""
+        sources = [one for one in self._inventory.azure if one.tenant == tenant or not tenant]
+        if not sources:
+            raise BadEvent("tenantId", "is of no tenant of the inventory.", "Add the tenant.")
+        return sources[0]
 
     async def keep(self, taken: Sequence[events.Taken]) -> int:
         """Keep events that came, by a queue or otherwise; returns how many were new."""

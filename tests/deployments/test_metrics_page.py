@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from deployments.beside import served
 from deployments.metrics_page import metrics_page
 from tasks.model import Cloud
-from tasks.reacting_metrics import Metrics
+from tasks.reacting.metrics import Metrics
 
 
 class Listener:

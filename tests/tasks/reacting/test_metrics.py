@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tasks import reacting_metrics
 from tasks.model import Cloud
-from tasks.reacting_metrics import DECISIONS, STAGES, Metrics
+from tasks.reacting.metrics import DECISIONS, STAGES, Metrics
 
 
 @pytest.fixture
