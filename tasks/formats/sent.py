@@ -13,8 +13,8 @@ from tasks.errors import BadEvent
 NOT_KEPT = "(not kept)"
 # Neither cloud nests anywhere near as deep: what does is no event.
 DEEPEST = 64
-# Names, in lower case, of what the logs pass on as it was typed: passwords, keys, tokens. CloudTrail
-# and the activity log blank most of them themselves, and not all.
+# Names, in lower case, of what a log may pass on as it was typed: passwords, keys, tokens. Clouds
+# blank most of them themselves, but not all.
 _SECRET = frozenset(
     {
         "aio",  # what Entra needs to go on with the sign-in that a token came from
