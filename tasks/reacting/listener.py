@@ -185,7 +185,7 @@ class Listener:
 
     async def _listen(self, queue: EventQueue) -> None:
         pause = 0.0
-        while True:
+        while not self._stopping.is_set():
             try:
                 # Nothing is taken out of a queue while there is nowhere to put it.
                 await self._intake.ask(lambda warehouse: warehouse.execute("SELECT 1"))
@@ -255,7 +255,7 @@ class Listener:
     # --- read again ----------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             room = min(MOST_READING - self._reading, MOST_HELD - len(self._held))
             self._news.clear()
             works: list[Work] = []
@@ -297,7 +297,7 @@ class Listener:
         await self._read.put(read)
 
     async def _merge(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             reads = [await self._read.get()]
             while not self._read.empty():
                 reads.append(self._read.get_nowait())
@@ -432,7 +432,7 @@ class Listener:
     async def _beat(self) -> None:
         """Say that this listener lives and how it goes, in the warehouse and the metrics."""
         host = f"{socket.gethostname()}:{os.getpid()}"
-        while True:
+        while not self._stopping.is_set():
             await self._look_at_queues()
             counts = {**self._counts, "in_hand": len(self._held), "queues": self._depths}
             if self.trouble:
@@ -467,7 +467,7 @@ class Listener:
 
     async def _reconcile(self) -> None:
         """What listeners and runs that died have left behind is settled, now and then."""
-        while True:
+        while not self._stopping.is_set():
             try:
                 await asyncio.to_thread(self._remediator.reconcile)
             except AWAY as error:

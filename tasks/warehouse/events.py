@@ -362,7 +362,7 @@ def backlog(conn: psycopg.Connection) -> dict[Cloud, Backlog]:
 
 BACKLOG = f"""
 WITH held AS (
-    SELECT l.objid::bigint::integer AS key
+    SELECT l.objid::bigint AS key
     FROM pg_locks l
     JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
     WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objsubid = 2 AND l.granted
@@ -372,7 +372,8 @@ SELECT t.cloud,
        coalesce(extract(epoch FROM clock_timestamp() - min(received_at)
            FILTER (WHERE state = 'pending')), 0)::float8,
        count(DISTINCT {TEXT})
-           FILTER (WHERE state = 'pending' AND hashtext({TEXT}) IN (SELECT key FROM held)),
+           FILTER (WHERE state = 'pending'
+               AND hashtext({TEXT})::bigint & 4294967295 IN (SELECT key FROM held)),
        count(*) FILTER (WHERE state = 'done' AND done_at > clock_timestamp() - interval '1 minute'),
        count(*) FILTER (WHERE state = 'failed')
 FROM event_targets t
