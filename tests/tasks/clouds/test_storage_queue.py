@@ -276,7 +276,5 @@ def test_importing_the_module_imports_no_queue_sdk() -> None:
         "import sys, tasks.clouds.storage_queue; "
         "print([m for m in sys.modules if m in ('azure.storage.queue', 'azure.identity')])"
     )
-    done = subprocess.run(  # noqa: S603 - our own interpreter
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
