@@ -41,7 +41,9 @@ class Fleet:
 
     ``aws`` and ``azure`` are how many member accounts and subscriptions there are; the same
     ``seed`` plants the same resources. ``propagation_seconds`` is how long trust policies,
-    federated credentials and role assignments take to be known, and to be forgotten. Use it as a
+    federated credentials and role assignments take to be known, and to be forgotten. Events come
+    ``event_delay`` seconds after what they tell of, the share ``event_duplicates`` twice, and the
+    share ``event_reordering`` up to a second later still. Use it as a
     context manager. ``description`` is what `suture local --json` prints; the file it names under
     "truth" lists what a scan must find.
     """
@@ -55,6 +57,9 @@ class Fleet:
         data_dir: Path,
         failing: bool = True,
         propagation_seconds: float = 0.0,
+        event_delay: float = 0.0,
+        event_duplicates: float = 0.0,
+        event_reordering: float = 0.0,
     ) -> None:
         self.data_dir = data_dir
         self.seed = seed
@@ -74,6 +79,9 @@ class Fleet:
             ca=self._ca,
             rbac_delay=propagation_seconds,
             federation_delay=propagation_seconds,
+            event_delay=event_delay,
+            event_duplicates=event_duplicates,
+            event_reordering=event_reordering,
         )
         self.description: dict[str, Any] = {}
         self._open = ExitStack()
@@ -185,6 +193,8 @@ def inventory_of(fleet: dict[str, Any]) -> dict[str, Any]:
                 "remediator_identity": azure["remediator"]["resource_id"],
                 "remediator_role": azure["remediator_role_definition_id"],
                 "gate_id": azure["gate_id"],
+                "event_queue": azure["event_queue"],
+                "event_dead_letter_queue": azure["event_dead_letter_queue"],
                 **token,
             }
         ],

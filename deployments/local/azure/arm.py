@@ -6,7 +6,7 @@ import base64
 import binascii
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,13 +14,14 @@ import orjson
 from aiohttp import web
 
 from deployments.local.azure import authorization, graph, subscriptions
+from deployments.local.azure.activity_log import ActivityLog
 from deployments.local.azure.authorization import RoleAssignments, RoleDefinitions
 from deployments.local.azure.deployments import Deployments
 from deployments.local.azure.entra import TokenService
 from deployments.local.azure.graph import GraphOptions, ResourceGraph
 from deployments.local.azure.identity import FederatedCredentials, UserAssignedIdentities
 from deployments.local.azure.network import DefaultSecurityRules, SecurityGroups, SecurityRules
-from deployments.local.azure.operations import Operation
+from deployments.local.azure.operations import Operation, OperationFailure
 from deployments.local.azure.plain import PlainKind
 from deployments.local.azure.protocol import (
     ArmError,
@@ -37,6 +38,8 @@ from deployments.local.azure.shapes import SHAPES
 from deployments.local.azure.storage import StorageAccounts
 from deployments.local.azure.tenant import Tenant
 
+# The id that all doings of a request are logged under: the caller's own, when it sends one.
+CORRELATION = web.RequestKey("correlation", str)
 METHODS = ("GET", "HEAD", "PUT", "PATCH", "DELETE", "POST")
 VERBS = {"GET": "read", "HEAD": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}
 OPERATION_TYPES = {"operations", "operationresults", "asyncoperations"}
@@ -73,7 +76,10 @@ class Route:
 
 
 class ResourceManager:
-    """The resource manager of one tenant, at https://localhost:PORT."""
+    """The resource manager of one tenant, at https://localhost:PORT.
+
+    ``publish`` takes the event of every write that it answers.
+    """
 
     def __init__(
         self,
@@ -81,8 +87,10 @@ class ResourceManager:
         tokens: TokenService,
         address: str,
         options: GraphOptions | None = None,
+        publish: Callable[[dict[str, Any]], None] = lambda _event: None,
     ) -> None:
         self.tenant = tenant
+        self._log = ActivityLog(tenant, address, publish)
         self.graph = ResourceGraph(tenant, options or GraphOptions())
         for subscription in tenant.subscriptions:
             self.graph.note(subscription, float("-inf"))  # what is planted, it knows
@@ -130,6 +138,9 @@ class ResourceManager:
         return _respond(request, Reply(200, [document]))
 
     async def _handle(self, request: web.Request) -> web.Response:
+        asked = request.headers.get("x-ms-correlation-request-id", "")
+        given = authorization.GUID.fullmatch(asked)
+        request[CORRELATION] = asked.lower() if given else str(uuid.uuid4())
         try:
             reply = await self._answer(request)
         except ArmError as error:
@@ -144,7 +155,11 @@ class ResourceManager:
             self.graph.note(parse_path(request.path).subscription)
 
     async def _answer_settled(self, request: web.Request) -> Reply:
-        caller = self.tokens.authenticate(request.headers.get("Authorization"))
+        caller = replace(
+            self.tokens.authenticate(request.headers.get("Authorization")),
+            address=request.remote or "",
+            correlation=request[CORRELATION],
+        )
         if request.method not in METHODS:
             raise method_not_allowed(request.method)
         path = parse_path(request.path)
@@ -180,6 +195,27 @@ class ResourceManager:
         )
 
     def _single(self, route: Route, request: ArmRequest) -> Reply:
+        """The answer. Of a write the activity log is told: of one that goes on, when it ends."""
+        if request.method in {"GET", "HEAD"} or not route.operation:
+            return self._carried_out(route, request)
+        before = self.tenant.operations.latest
+
+        def note(failure: OperationFailure | None) -> None:
+            self._log.note(request, route.operation, route.scope, failed=failure is not None)
+
+        try:
+            reply = self._carried_out(route, request)
+        except ArmError as error:
+            note(OperationFailure(error.code, error.message))
+            raise
+        begun = self.tenant.operations.latest
+        if begun is None or begun is before or begun.status != "InProgress":
+            note(None)
+        else:
+            begun.ended = note
+        return reply
+
+    def _carried_out(self, route: Route, request: ArmRequest) -> Reply:
         if route.operation and not self._allowed(request.caller, route.operation, route.scope):
             raise _refused(request.caller, route.operation, route.scope)
         if route.writes:
@@ -591,12 +627,11 @@ async def _body(request: web.Request) -> Any:
 
 
 def _respond(request: web.Request, reply: Reply) -> web.Response:
-    request_id = str(uuid.uuid4())
     headers = {
         "Cache-Control": "no-cache",
         "Pragma": "no-cache",
-        "x-ms-request-id": request_id,
-        "x-ms-correlation-request-id": request_id,
+        "x-ms-request-id": str(uuid.uuid4()),
+        "x-ms-correlation-request-id": request.get(CORRELATION) or str(uuid.uuid4()),
         "x-content-type-options": "nosniff",
         **reply.headers,
     }

@@ -62,8 +62,8 @@ def render_permissions(role: RoleDefinition) -> dict[str, Any]:
     return {
         "actions": list(role.actions),
         "notActions": list(role.not_actions),
-        "dataActions": [],
-        "notDataActions": [],
+        "dataActions": list(role.data_actions),
+        "notDataActions": list(role.not_data_actions),
     }
 
 
@@ -366,6 +366,8 @@ class RoleDefinitions(ResourceKind):
             actions=tuple(a for p in permissions for a in p.get("actions") or ()),
             not_actions=tuple(a for p in permissions for a in p.get("notActions") or ()),
             assignable_scopes=tuple(scopes),
+            data_actions=tuple(a for p in permissions for a in p.get("dataActions") or ()),
+            not_data_actions=tuple(a for p in permissions for a in p.get("notDataActions") or ()),
         )
 
     def _render(self, role: RoleDefinition, scope: str) -> dict[str, Any]:

@@ -27,7 +27,12 @@ from deployments.local.azure.tenant import FederatedCredential, ServicePrincipal
 from deployments.local.issued import note
 
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-OTHER_AUDIENCES = ("https://graph.microsoft.com", "https://management.core.windows.net")
+STORAGE_AUDIENCE = "https://storage.azure.com"
+OTHER_AUDIENCES = (
+    "https://graph.microsoft.com",
+    "https://management.core.windows.net",
+    STORAGE_AUDIENCE,
+)
 _KEYS_FRESH_SECONDS = 30.0
 
 
@@ -91,7 +96,7 @@ class _IssuerKeys:
 
 
 class TokenService:
-    """Issues access tokens, and reads them back for ARM."""
+    """Issues access tokens, and reads them back for ARM and for the storage service."""
 
     def __init__(self, tenant: Tenant, authority: str, lifetime: int = 3599) -> None:
         self.tenant = tenant
@@ -127,6 +132,7 @@ class TokenService:
             "tid": self.tenant.id,
             "uti": _base64url(uuid.uuid4().bytes),
             "ver": "1.0",
+            **self._resource_of(principal),
             **claims,
         }
         key_id = {"kid": self._jwk["kid"]}
@@ -134,8 +140,21 @@ class TokenService:
         note("access token", token)
         return token
 
-    def authenticate(self, header: str | None) -> Caller:
-        """Who the Authorization header speaks for; 401 when it is missing, bad, old or foreign."""
+    def _resource_of(self, principal: ServicePrincipal) -> dict[str, str]:
+        """The claim that tells which managed identity a token is for; applications have none."""
+        if principal.secret_hashes or principal.certificates:
+            return {}
+        for resource in self.tenant.every_resource():
+            if getattr(resource, "principal", None) is principal:
+                return {"xms_mirid": resource.id}
+        return {}
+
+    def authenticate(self, header: str | None, *audiences: str) -> Caller:
+        """Who the Authorization header speaks for; 401 when it is missing, bad, old or foreign.
+
+        ``audiences`` are whom the token may be for, without slashes at their ends; ARM unless
+        they are named.
+        """
         if not header:
             raise self._unauthorized(
                 "AuthenticationFailed",
@@ -149,11 +168,12 @@ class TokenService:
                 "format.",
             )
         claims = self._claims(token)
+        self._check_audience(claims, audiences or self._arm_audiences())
         self._check_time(claims)
-        return Caller(claims["oid"], claims["appid"])
+        return Caller(claims["oid"], claims["appid"], claims)
 
     def _claims(self, token: str) -> dict[str, Any]:
-        """Claims of a token whose signature, audience and tenant are right; verified once each."""
+        """Claims of a token whose signature and tenant are right; verified once each."""
         if known := self._read.get(token):
             return known
         try:
@@ -179,17 +199,19 @@ class TokenService:
                 f"The access token is from the wrong issuer '{claims['iss']}'. It must match the "
                 f"tenant '{self.issuer}' associated with this subscription.",
             )
-        if claims["aud"].rstrip("/") not in self._arm_audiences():
-            raise self._unauthorized(
-                "InvalidAuthenticationTokenAudience",
-                f"The access token has been obtained for wrong audience or resource "
-                f"'{claims['aud']}'. It should exactly match with one of the allowed audiences "
-                f"{', '.join(repr(a + '/') for a in self._arm_audiences())}.",
-            )
         if len(self._read) > 2000:
             self._read.clear()
         self._read[token] = claims
         return claims
+
+    def _check_audience(self, claims: dict[str, Any], audiences: tuple[str, ...]) -> None:
+        if claims["aud"].rstrip("/") not in audiences:
+            raise self._unauthorized(
+                "InvalidAuthenticationTokenAudience",
+                f"The access token has been obtained for wrong audience or resource "
+                f"'{claims['aud']}'. It should exactly match with one of the allowed audiences "
+                f"{', '.join(repr(a + '/') for a in audiences)}.",
+            )
 
     def _arm_audiences(self) -> tuple[str, ...]:
         return (self.tenant.audience.rstrip("/"), "https://management.core.windows.net")
@@ -325,7 +347,9 @@ class Entra:
             "token_type": "Bearer",
             "expires_in": self.tokens.lifetime,
             "ext_expires_in": self.tokens.lifetime,
-            "access_token": self.tokens.sign(principal, audience),
+            "access_token": self.tokens.sign(
+                principal, audience, appidacr="1" if "client_secret" in form else "2"
+            ),
         }
 
     def _audience(self, form: dict[str, str]) -> str:

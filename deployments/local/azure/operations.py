@@ -21,7 +21,9 @@ class OperationFailure:
 
 @dataclass(slots=True)
 class Operation:
-    """One running write. ``finish`` is called once with None (it worked) or with the failure."""
+    """One running write. ``finish`` is called once with None (it worked) or with the failure,
+    and after it ``ended``.
+    """
 
     id: str
     target: str
@@ -32,11 +34,13 @@ class Operation:
     result: Callable[[], Reply]
     failure: OperationFailure | None = None
     status: str = "InProgress"
+    ended: Callable[[OperationFailure | None], None] = lambda _failure: None
 
     def end(self) -> None:
         if self.status == "InProgress":
             self.status = "Failed" if self.failure else "Succeeded"
             self.finish(self.failure)
+            self.ended(self.failure)
 
 
 @dataclass
@@ -45,13 +49,14 @@ class Operations:
 
     ``polls`` is how many polls find it in progress; ``longest`` ends it, in seconds, when nobody
     polls. ``retry_after`` is the header in seconds, None to leave it out; never 0: azure-core
-    reads "0" as no delay given and waits its own 30 s.
+    reads "0" as no delay given and waits its own 30 s. ``latest`` is the one that began last.
     """
 
     clock: Callable[[], float]
     polls: int = 1
     retry_after: int | None = 1
     longest: float = 5.0
+    latest: Operation | None = None
     _known: dict[str, Operation] = field(default_factory=dict)
     _running: dict[str, Operation] = field(default_factory=dict)
 
@@ -69,7 +74,7 @@ class Operations:
         operation = Operation(
             str(uuid.uuid4()), target, starter, self.clock(), self.polls, finish, result, failure
         )
-        self._known[operation.id] = self._running[target] = operation
+        self._known[operation.id] = self._running[target] = self.latest = operation
         return operation
 
     def finish(self, operation: Operation) -> None:

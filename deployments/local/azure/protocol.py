@@ -106,10 +106,17 @@ def parse_path(text: str) -> ArmPath:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a bearer token speaks for: ``object_id`` is the principal that roles are given to."""
+    """Who a bearer token speaks for: ``object_id`` is the principal that roles are given to.
+
+    ``claims`` are the token's. ``address`` is the IP address that the call came from, and
+    ``correlation`` the id that all of its doings are logged under.
+    """
 
     object_id: str
     client_id: str
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    address: str = ""
+    correlation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ from functools import lru_cache
 
 @dataclass(frozen=True, slots=True)
 class RoleDefinition:
-    """A role: it allows what an action matches and no notAction does.
+    """A role: it allows what an action matches and no notAction does, and of data as much.
 
-    ``id`` is the role's GUID, ``kind`` "BuiltInRole" or "CustomRole", ``assignable_scopes`` where
-    the role exists ("/" for the built-in ones).
+    ``data_actions`` are about what is inside a resource, such as a queue's messages: a role that
+    allows everything else (Owner) allows none of them. ``id`` is the role's GUID, ``kind``
+    "BuiltInRole" or "CustomRole", ``assignable_scopes`` where the role exists ("/" for the built-in
+    ones).
     """
 
     id: str
@@ -24,11 +26,14 @@ class RoleDefinition:
     not_actions: tuple[str, ...] = ()
     kind: str = "CustomRole"
     assignable_scopes: tuple[str, ...] = ("/",)
+    data_actions: tuple[str, ...] = ()
+    not_data_actions: tuple[str, ...] = ()
 
-    def allows(self, operation: str) -> bool:
-        return _any_matches(self.actions, operation) and not _any_matches(
-            self.not_actions, operation
-        )
+    def allows(self, operation: str, *, data: bool = False) -> bool:
+        """Whether it allows an operation on a resource, or on the ``data`` that is inside."""
+        actions = self.data_actions if data else self.actions
+        exceptions = self.not_data_actions if data else self.not_actions
+        return _any_matches(actions, operation) and not _any_matches(exceptions, operation)
 
     def exists_at(self, scope: str) -> bool:
         """Roles are known at their assignable scopes and everywhere below."""
@@ -91,9 +96,18 @@ class AccessBook:
                 if assignment.in_force(now):
                     yield assignment
 
-    def allowed(self, principal: str, operation: str, scope: str, now: float) -> bool:
+    def allowed(
+        self, principal: str, operation: str, scope: str, now: float, *, data: bool = False
+    ) -> bool:
         """True when a role in force at the scope or above it allows the operation."""
-        return any(role.allows(operation) for role in self.roles(principal, scope, now))
+        return any(role.allows(operation, data=data) for role in self.roles(principal, scope, now))
+
+    def evidence(
+        self, principal: str, operation: str, scope: str, now: float
+    ) -> RoleAssignment | None:
+        """The assignment that allows the operation: the nearest to the scope, or none."""
+        every = self.in_force(principal, scope, now)
+        return next((one for one in every if one.role.allows(operation)), None)
 
     def allowed_somewhere(self, principal: str, operation: str, scope: str, now: float) -> bool:
         """True when a role in force at the scope, above it or inside it allows the operation."""
@@ -187,4 +201,51 @@ ACCESS_ADMINISTRATOR = RoleDefinition(
     actions=("*/read", "Microsoft.Authorization/*", "Microsoft.Support/*"),
     kind="BuiltInRole",
 )
-BUILT_IN = (OWNER, CONTRIBUTOR, READER, ACCESS_ADMINISTRATOR)
+_QUEUES = "Microsoft.Storage/storageAccounts/queueServices/queues"
+QUEUE_CONTRIBUTOR = RoleDefinition(
+    id="974c5e8b-45b9-4653-ba55-5f855dd0fb88",
+    name="Storage Queue Data Contributor",
+    description="Reads, writes and deletes queues and their messages.",
+    actions=(f"{_QUEUES}/delete", f"{_QUEUES}/read", f"{_QUEUES}/write"),
+    kind="BuiltInRole",
+    data_actions=(
+        f"{_QUEUES}/messages/delete",
+        f"{_QUEUES}/messages/read",
+        f"{_QUEUES}/messages/write",
+        f"{_QUEUES}/messages/process/action",
+    ),
+)
+QUEUE_PROCESSOR = RoleDefinition(
+    id="8a0f0c08-91a1-4084-bc3d-661d67233fed",
+    name="Storage Queue Data Message Processor",
+    description="Peeks at messages, and takes them out of a queue.",
+    actions=(),
+    kind="BuiltInRole",
+    data_actions=(f"{_QUEUES}/messages/read", f"{_QUEUES}/messages/process/action"),
+)
+QUEUE_SENDER = RoleDefinition(
+    id="c6a89b2d-59bc-44d0-9896-0f6e12d7b80a",
+    name="Storage Queue Data Message Sender",
+    description="Adds messages to a queue.",
+    actions=(),
+    kind="BuiltInRole",
+    data_actions=(f"{_QUEUES}/messages/add/action",),
+)
+QUEUE_READER = RoleDefinition(
+    id="19e7f393-937e-4f77-808e-94535e297925",
+    name="Storage Queue Data Reader",
+    description="Reads queues and peeks at their messages.",
+    actions=(f"{_QUEUES}/read",),
+    kind="BuiltInRole",
+    data_actions=(f"{_QUEUES}/messages/read",),
+)
+BUILT_IN = (
+    OWNER,
+    CONTRIBUTOR,
+    READER,
+    ACCESS_ADMINISTRATOR,
+    QUEUE_CONTRIBUTOR,
+    QUEUE_PROCESSOR,
+    QUEUE_SENDER,
+    QUEUE_READER,
+)

@@ -14,24 +14,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployments.local.azure.event_grid import prefixes
 from deployments.local.azure.identity import IDENTITY_TYPE, UserAssignedIdentity
 from deployments.local.azure.network import GROUP_TYPE, SecurityGroup, check_conflicts, checked_rule
 from deployments.local.azure.rbac import (
     BUILT_IN,
     OWNER,
+    QUEUE_PROCESSOR,
+    QUEUE_READER,
+    QUEUE_SENDER,
     RoleAssignment,
     RoleDefinition,
 )
 from deployments.local.azure.storage import ACCOUNT_TYPE, StorageAccount, default_properties
-from deployments.local.azure.tenant import ResourceGroup, ServicePrincipal, Subscription, Tenant
+from deployments.local.azure.tenant import (
+    EventSubscription,
+    ResourceGroup,
+    ServicePrincipal,
+    Subscription,
+    Tenant,
+)
 from deployments.local.exposed import exposed_services
 from deployments.templates import remediator_permissions, scanner_permissions
 from tasks.model import Cloud
+from tasks.rules import RULES
 
 ANY_PORT = "azure_network_security_group_any_port_not_open"
 HTTPS_ONLY = "azure_storage_account_https_only"
 PUBLIC_BLOBS = "azure_storage_account_public_blob_access_off"
 MINIMUM_TLS = "azure_storage_account_minimum_tls"
+
+EVENT_QUEUE, POISON_QUEUE = "suture-events", "suture-events-poison"
+# What the event subscriptions let through: what changed something.
+EVENT_TYPES = tuple(
+    f"Microsoft.Resources.Resource{word}Success" for word in ("Write", "Delete", "Action")
+)
 
 LOCATIONS = ("germanywestcentral", "westeurope")
 ENVIRONMENTS = ("prod", "staging", "dev")
@@ -397,6 +414,8 @@ class _Seeder:
             self._assign(subscription, customer, OWNER)
         home = live[0]
         remediator = self._identity(home)
+        gate_id = self._uuid()
+        queues = self._event_queues(home, scanner, every)
         return {
             "subscriptions": [{"id": s.id, "name": s.name, "state": s.state} for s in every],
             "scanner": {"client_id": scanner.client_id, "client_secret": scanner_secret},
@@ -407,9 +426,52 @@ class _Seeder:
             },
             "remediator_role_definition_id": f"/subscriptions/{home.id}/providers"
             f"/Microsoft.Authorization/roleDefinitions/{remediator_role.id}",
-            "gate_id": self._uuid(),
+            "gate_id": gate_id,
             "customer": {"client_id": customer.client_id, "client_secret": customer_secret},
+            "event_queue": queues[0],
+            "event_dead_letter_queue": queues[1],
         }
+
+    def _event_queues(
+        self, home: Subscription, scanner: ServicePrincipal, every: list[Subscription]
+    ) -> list[str]:
+        """The queues that events come by and that take the unreadable ones, as they stand in URLs:
+        "/<account>/<queue>". All subscriptions' events come to the one account.
+        """
+        group = home.groups["rg-suture"]
+        name = f"stsuture{self._random.randrange(16**8):08x}"
+        account = StorageAccount(
+            id=f"{group.id}/providers/{ACCOUNT_TYPE}/{name}",
+            name=name,
+            location=group.location,
+            tags=self._tags(),
+            properties=default_properties()
+            | {"minimumTlsVersion": "TLS1_2", "allowSharedKeyAccess": False},
+        )
+        self._tenant.add_resource(account)
+        named = {
+            one: f"{account.id}/queueServices/default/queues/{one}"
+            for one in (EVENT_QUEUE, POISON_QUEUE)
+        }
+        self._tenant.queues += named.values()
+        for queue, role in (
+            (EVENT_QUEUE, QUEUE_PROCESSOR),
+            (EVENT_QUEUE, QUEUE_READER),  # how full it is: no role for messages tells
+            (POISON_QUEUE, QUEUE_SENDER),
+        ):
+            self._tenant.access.assign(
+                RoleAssignment(self._uuid(), named[queue], scanner.object_id, role)
+            )
+        wanted = prefixes(
+            operation for row in RULES if row.cloud is Cloud.AZURE for operation in row.events
+        )
+        self._tenant.event_subscriptions += [
+            EventSubscription(
+                EVENT_QUEUE, f"/subscriptions/{one.id}", named[EVENT_QUEUE], EVENT_TYPES, wanted
+            )
+            for one in every
+        ]
+        return [f"/{name}/{queue}" for queue in named]
 
     def _application(self, name: str) -> tuple[ServicePrincipal, str]:
         principal = self._tenant.add_principal(ServicePrincipal(self._uuid(), self._uuid(), name))

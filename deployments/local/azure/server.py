@@ -1,4 +1,4 @@
-"""The emulated Azure as one object: two HTTPS ports on the loopback, served from a thread."""
+"""The emulated Azure as one object: three HTTPS ports on the loopback, served from a thread."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from deployments.local.azure.arm import ResourceManager
 from deployments.local.azure.entra import Entra, TokenService, jwk
+from deployments.local.azure.event_grid import EventGrid, Webhook
 from deployments.local.azure.graph import GraphOptions, ResourceGraph
+from deployments.local.azure.queues import QueueService
 from deployments.local.azure.seed import Seeded, seed_tenant
 from deployments.local.azure.tenant import Faults, Tenant
 
@@ -34,7 +37,9 @@ class EmulatedAzure:
     would; ``issuer_key_id`` is its kid, the RFC 7638 thumbprint when left out. With ``failing``
     and five or more subscriptions, one refuses the scanner (403) and one throttles for ever (429).
     ``ca`` lets other servers share the authority. ``graph`` is how Resource Graph behaves: quota,
-    lag, size of answers. Delays are in seconds.
+    lag, size of answers. Delays are in seconds. Writes are told of by events, in the storage queue
+    at ``event_queue``: ``event_delay`` later, the share ``event_duplicates`` twice, and the share
+    ``event_reordering`` up to a second later still; these three may be changed while it runs.
 
     Start and stop once each, or use it as a context manager; make a new one to start again.
     """
@@ -56,6 +61,9 @@ class EmulatedAzure:
         federation_delay: float = 0.0,
         token_lifetime: int = 3599,
         graph: GraphOptions | None = None,
+        event_delay: float = 0.0,
+        event_duplicates: float = 0.0,
+        event_reordering: float = 0.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ca = ca or trustme.CA(organization_name="Emulated Azure")
@@ -63,10 +71,11 @@ class EmulatedAzure:
         self.ca_file = data_dir / "ca.pem"
         self._ca.cert_pem.write_to_path(str(self.ca_file))
         self._issuer_jwk = _issuer_jwk(issuer_public_key_pem, issuer_key_id)
-        self._sockets = [_listen(), _listen()]
-        self.authority, self.resource_manager = (
-            f"https://localhost:{listening.getsockname()[1]}" for listening in self._sockets
-        )
+        self._sockets = [_listen(), _listen(), _listen()]
+        ports = [listening.getsockname()[1] for listening in self._sockets]
+        self.authority, self.resource_manager = (f"https://localhost:{port}" for port in ports[:2])
+        # By its address, for the SDK then looks for the account in the path.
+        self.queue_endpoint = f"https://127.0.0.1:{ports[2]}"
         self.issuer_url = f"{self.resource_manager}{ISSUER_PATH}"
         self._seeded: Seeded = seed_tenant(subscriptions, seed, failing)
         self.tenant: Tenant = self._seeded.tenant
@@ -77,7 +86,18 @@ class EmulatedAzure:
         self.tenant.operations.polls = operation_polls
         self.tenant.operations.retry_after = retry_after
         self.tokens = TokenService(self.tenant, self.authority, token_lifetime)
-        self._manager = ResourceManager(self.tenant, self.tokens, self.resource_manager, graph)
+        self.queues = QueueService(self.tenant, self.tokens)
+        self._event_grid = EventGrid(
+            self.tenant,
+            self.queues,
+            seed=seed,
+            delay=event_delay,
+            duplicates=event_duplicates,
+            reordering=event_reordering,
+        )
+        self._manager = ResourceManager(
+            self.tenant, self.tokens, self.resource_manager, graph, self._event_grid.publish
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event | None = None
@@ -92,7 +112,50 @@ class EmulatedAzure:
             "audience": self.tenant.audience,
             "tenant": self.tenant.id,
             **self._seeded.description,
+            "event_queue": self.event_queue,
+            "event_dead_letter_queue": self.event_dead_letter_queue,
         }
+
+    @property
+    def event_queue(self) -> str:
+        """The URL of the storage queue that events come by."""
+        return f"{self.queue_endpoint}{self._seeded.description['event_queue']}"
+
+    @property
+    def event_dead_letter_queue(self) -> str:
+        return f"{self.queue_endpoint}{self._seeded.description['event_dead_letter_queue']}"
+
+    @property
+    def events(self) -> deque[dict[str, Any]]:
+        """The events of all writes so far, the last 10,000 of them: those of failures, and those
+        that no subscription wants, too.
+        """
+        return self._event_grid.events.copy()
+
+    def event_webhook(
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        cloud_events: bool = False,
+        ca_file: Path | None = None,
+        wait: float = 0.5,
+    ) -> None:
+        """Shake hands with a webhook, and send it from now on what goes to the queue.
+
+        ``ca_file`` is trusted beside the fleet's own authority; what failed is sent again after
+        ``wait`` seconds. Raises HandshakeFailed.
+        """
+        assert self._loop is not None, "it does not run yet"
+        trust = ssl.create_default_context(cafile=str(self.ca_file))
+        if ca_file is not None:
+            trust.load_verify_locations(str(ca_file))
+
+        async def subscribe() -> None:
+            webhook = Webhook(url, headers or {}, trust, cloud_events, wait)
+            await self._event_grid.subscribe(webhook)
+
+        asyncio.run_coroutine_threadsafe(subscribe(), self._loop).result(timeout=60)
 
     @property
     def truth(self) -> list[dict[str, str]]:
@@ -110,6 +173,30 @@ class EmulatedAzure:
         return self._manager.graph
 
     @property
+    def event_delay(self) -> float:
+        return self._event_grid.delay
+
+    @event_delay.setter
+    def event_delay(self, seconds: float) -> None:
+        self._event_grid.delay = seconds
+
+    @property
+    def event_duplicates(self) -> float:
+        return self._event_grid.duplicates
+
+    @event_duplicates.setter
+    def event_duplicates(self, share: float) -> None:
+        self._event_grid.duplicates = share
+
+    @property
+    def event_reordering(self) -> float:
+        return self._event_grid.reordering
+
+    @event_reordering.setter
+    def event_reordering(self, share: float) -> None:
+        self._event_grid.reordering = share
+
+    @property
     def faults(self) -> Faults:
         return self.tenant.faults
 
@@ -121,7 +208,7 @@ class EmulatedAzure:
         self.stop()
 
     def start(self) -> None:
-        """Serve; returns once both ports answer."""
+        """Serve; returns once all ports answer."""
         ready = threading.Event()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(ready)), name="emulated-azure", daemon=True
@@ -131,7 +218,7 @@ class EmulatedAzure:
             raise RuntimeError("the emulated Azure did not start")
 
     def stop(self) -> None:
-        """Stop serving and close both ports. Safe to call more than once."""
+        """Stop serving and close all ports. Safe to call more than once."""
         if self._loop and self._stopping and self._thread and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join(timeout=30)
@@ -146,12 +233,17 @@ class EmulatedAzure:
             web.get(f"{ISSUER_PATH}/.well-known/openid-configuration", self._issuer),
             web.get(f"{ISSUER_PATH}/jwks.json", self._issuer_keys),
         )
-        applications = (entra.application(), self._manager.application(website))
+        applications = (
+            entra.application(),
+            self._manager.application(website),
+            self.queues.application(),
+        )
         runners = [
             web.AppRunner(application, access_log=None, shutdown_timeout=1)
             for application in applications
         ]
         context = self._server_context()
+        settling = asyncio.create_task(self._settle())
         try:
             for runner, listening in zip(runners, self._sockets, strict=True):
                 await runner.setup()
@@ -162,10 +254,17 @@ class EmulatedAzure:
         finally:
             self._serving = False
             ready.set()
+            settling.cancel()
             for runner in runners:
                 _hang_up(runner)
                 await runner.cleanup()
             await asyncio.sleep(0.01)  # lets the aborted connections be told that they are lost
+
+    async def _settle(self) -> None:
+        """End what nobody polls even while nobody asks anything: its event is waited for."""
+        while True:
+            await asyncio.sleep(1)
+            self.tenant.operations.settle_overdue()
 
     def _server_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from cryptography import x509
 
 from deployments.local.azure.operations import OperationFailure, Operations
 from deployments.local.azure.protocol import ArmError
-from deployments.local.azure.rbac import AccessBook, RoleDefinition
+from deployments.local.azure.rbac import AccessBook, RoleDefinition, covers
 
 
 @dataclass(slots=True)
@@ -114,6 +114,30 @@ class Resource:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class EventSubscription:
+    """Which events of the activity log go where.
+
+    ``scope`` is an ARM id, or "/" for the whole tenant; ``types`` are event types, and
+    ``operations`` what ``data.operationName`` begins with, without regard to letter case.
+    ``destination`` is a queue's ARM id, or the name of a webhook.
+    """
+
+    name: str
+    scope: str
+    destination: str
+    types: tuple[str, ...]
+    operations: tuple[str, ...]
+
+    def wants(self, event: Mapping[str, Any]) -> bool:
+        operation = event["data"]["operationName"].lower()
+        return (
+            event["eventType"] in self.types
+            and covers(self.scope, event["subject"])
+            and operation.startswith(tuple(one.lower() for one in self.operations))
+        )
+
+
 @dataclass
 class _RateFault:
     every: int
@@ -175,7 +199,8 @@ class Faults:
 class Tenant:
     """Everything one emulated tenant knows. All of it is touched from one event loop only.
 
-    ``*_delay`` are propagation delays in seconds. ``roles`` is keyed by lower-case GUID.
+    ``*_delay`` are propagation delays in seconds. ``roles`` is keyed by lower-case GUID. ``queues``
+    are the ARM ids of the queues that there are to begin with.
     """
 
     id: str
@@ -190,6 +215,8 @@ class Tenant:
     roles: dict[str, RoleDefinition] = field(default_factory=dict)
     access: AccessBook = field(default_factory=AccessBook)
     faults: Faults = field(default_factory=Faults)
+    queues: list[str] = field(default_factory=list)
+    event_subscriptions: list[EventSubscription] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.operations = Operations(lambda: self.clock())
