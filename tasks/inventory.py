@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from tasks.errors import BadInput, BadInventory
-from tasks.yaml_file import Section, parse_yaml, read_yaml
+from tasks.yaml_file import Section, parse_yaml, read_text
 
 VERSION = 1
 PARTITIONS = (
@@ -157,7 +158,13 @@ class Inventory:
 def load_inventory(path: str | Path) -> Inventory:
     """Read and check the inventory at ``path``. Relative paths in it are relative to its folder."""
     file = Path(path)
-    return _inventory(read_yaml(file, BadInventory), file.parent)
+    return _read(read_text(file, BadInventory), str(file))
+
+
+@lru_cache(maxsize=8)
+def _read(text: str, file: str) -> Inventory:
+    """A process that closes findings asks many times, and YAML takes long: once for each text."""
+    return parse_inventory(text, file=file, folder=Path(file).parent)
 
 
 def parse_inventory(

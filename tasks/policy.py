@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tasks.approvers import Approvals, Terms, terms
 from tasks.errors import BadInput, BadPolicy
 from tasks.model import Finding, Severity
-from tasks.yaml_file import Section, parse_yaml, read_yaml
+from tasks.yaml_file import Section, parse_yaml, read_text
 
 
 class Mode(StrEnum):
@@ -268,7 +269,7 @@ _APPROVALS_KEYS = ("two_from", "not_requester", "approvers", "verified")
 
 def load_policies(path: Path) -> tuple[Policy, ...]:
     """The policies of a YAML file. Raises BadPolicy with the line and the fix."""
-    return _policies(read_yaml(path, BadPolicy))
+    return _read(read_text(path, BadPolicy), str(path))[0]
 
 
 def parse_policies(text: str, file: str = "policies.yaml") -> tuple[Policy, ...]:
@@ -282,7 +283,14 @@ def load_caps(path: Path) -> dict[str, int]:
     Under the empty name stands the cap of the whole file: ``limits: {changes_per_hour: N}``. What
     is not capped is not there. Raises BadPolicy with the line and the fix.
     """
-    return _caps(read_yaml(path, BadPolicy))
+    return dict(_read(read_text(path, BadPolicy), str(path))[1])
+
+
+@lru_cache(maxsize=8)
+def _read(text: str, file: str) -> tuple[tuple[Policy, ...], Mapping[str, int]]:
+    """Policies and caps, once for each text: they are asked for before every change."""
+    top = parse_yaml(text, file, BadPolicy)
+    return _policies(top), _caps(top)
 
 
 def parse_caps(text: str, file: str = "policies.yaml") -> dict[str, int]:

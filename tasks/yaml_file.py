@@ -141,14 +141,13 @@ class Section:
         return tuple(found)
 
 
-def read_yaml(path: Path, error: type[BadFile]) -> Section:
-    """The top mapping of the file at ``path``. Raises ``error`` when it cannot be read."""
+def read_text(path: Path, error: type[BadFile]) -> str:
+    """The text of the file at ``path``. Raises ``error`` when it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         reason = getattr(problem, "strerror", None) or "is not UTF-8 text"
         raise error("file", f"cannot be read: {reason}.", file=str(path)) from None
-    return parse_yaml(text, str(path), error)
 
 
 def parse_yaml(text: str, file: str, error: type[BadFile]) -> Section:

@@ -43,7 +43,7 @@ from tasks.errors import BadFile
 from tasks.inventory import AwsSource, Inventory, load_inventory
 from tasks.model import Account, Cloud
 from tasks.rules import RULES
-from tasks.yaml_file import Section, read_yaml
+from tasks.yaml_file import Section, parse_yaml, read_text
 
 VARIABLE = "SUTURE_OPENER_CONFIG"
 DEFAULT_FILE = "opener.yaml"
@@ -60,7 +60,7 @@ def configured_opener() -> Opener:
 
 def load_opener(path: Path) -> Opener:
     """The opener that a file describes. Raises BadFile with the line and the fix."""
-    top = read_yaml(path, BadFile)
+    top = parse_yaml(read_text(path, BadFile), str(path), BadFile)
     top.only((*_KEYS, "allow", "warm"))
     if top.data.get("suture_opener") != 1:
         raise top.bad("suture_opener", "is not 1.", "Begin the file with `suture_opener: 1`.")

@@ -203,25 +203,22 @@ def open_aws(
     """
     region = leading_region(source) if resource.region == "global" else resource.region
     parts = sessions_needed(resource, actions)
-    sts = aws_client(source, "sts", region, hub_keys(source.credentials))
+    sts = _sts(source, region, hub_keys(source.credentials))
     role = source.role_arn(account, source.remediator_role)
     external_id = SecretStr(f"{source.external_id}:{code.get_secret_value()}")
     keys: dict[str, AwsCredentials] = {}
-    try:
-        with hiding(external_id.get_secret_value(), code.get_secret_value()):
-            while parts:
-                part = parts.pop(0)
-                try:
-                    assumed = _assume(sts, role, external_id, session_policy(resource, part))
-                except CloudError as error:
-                    if error.code != _TOO_LARGE or len(part) == 1:
-                        raise
-                    middle = len(part) // 2
-                    parts[:0] = [part[:middle], part[middle:]]
-                else:
-                    keys |= dict.fromkeys(part, assumed)
-    finally:
-        sts.close()
+    with hiding(external_id.get_secret_value(), code.get_secret_value()):
+        while parts:
+            part = parts.pop(0)
+            try:
+                assumed = _assume(sts, role, external_id, session_policy(resource, part))
+            except CloudError as error:
+                if error.code != _TOO_LARGE or len(part) == 1:
+                    raise
+                middle = len(part) // 2
+                parts[:0] = [part[:middle], part[middle:]]
+            else:
+                keys |= dict.fromkeys(part, assumed)
     return AwsSession(source, region, keys, go_on, resource.etag)
 
 
@@ -306,6 +303,12 @@ def aws_client(source: AwsSource, service: str, region: str, keys: AwsCredential
     if source.endpoint:
         client.meta.events.register("before-call", _ask_plainly)
     return client
+
+
+@functools.lru_cache(maxsize=8)
+def _sts(source: AwsSource, region: str, keys: AwsCredentials) -> Any:
+    """STS as Suture itself asks it: the same client for every opening, and for all threads."""
+    return aws_client(source, "sts", region, keys)
 
 
 def _ask_plainly(params: dict[str, Any], **_: Any) -> None:

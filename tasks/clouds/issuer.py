@@ -9,6 +9,7 @@ import stat
 import time
 import uuid
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,12 @@ def _private_key(issuer: Issuer) -> rsa.RSAPrivateKey:
         raise BadInput("issuer.key_file", f"{path} cannot be read: {error.strerror}.") from None
     if others:
         log.warning("%s can be read by other users of this machine: chmod 600 it.", path)
+    return _parsed(pem, path)
+
+
+@lru_cache(maxsize=2)
+def _parsed(pem: bytes, path: Path) -> rsa.RSAPrivateKey:
+    """Once for each key: checking it takes as long as ten signatures."""
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError):
