@@ -226,6 +226,10 @@ class QueueService:
 
     def _account(self, name: str) -> str:
         """The ARM id of a storage account. By its name alone: it is unique in all of Azure."""
+        for queue in self._queues.values():
+            account = queue.id.partition("/queueServices/")[0]
+            if account.endswith(f"/{name}") and self.tenant.resource(account):
+                return account
         for resource in self.tenant.every_resource():
             if resource.type == ACCOUNT_TYPE and resource.name == name:
                 return resource.id

@@ -1,4 +1,4 @@
-"""Events of what is written on the emulated Azure: which there are, what they say, how they come."""
+"""Events of what is written on the emulated Azure: which, what they say, and how they come."""
 
 from __future__ import annotations
 

@@ -49,7 +49,11 @@ class Receiver:
         self.url = f"{scheme}://127.0.0.1:{runner.addresses[0][1]}/events"
         ready.set()
         await self.stopping.wait()
+        for connection in runner.server.connections if runner.server else ():
+            if connection.transport is not None:
+                connection.transport.abort()
         await runner.cleanup()
+        await asyncio.sleep(0.01)  # lets the aborted connections be told that they are lost
 
     async def _handle(self, request: web.Request) -> web.Response:
         body = await request.json() if request.can_read_body else None
