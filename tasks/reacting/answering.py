@@ -169,12 +169,12 @@ def requested_by(group: Group, causes: Mapping[str, Cause]) -> str:
 def how_it_ended(warehouse: psycopg.Connection, group: Group) -> dict[str, str]:
     """The state each finding of a group was brought to, by its id.
 
-    What ended before its resource was begun to be changed, for a reason that may pass, is left out.
+    What ended without a decision of anybody, so that it is to be tried again, is left out.
     """
     found: dict[str, str] = {}
     for finding in group.findings:
         last = next(iter(remediations.remediations_of(warehouse, finding.id)), None)
-        if last is not None and not (last.state == "failed" and last.began_at is None):
+        if last is not None and not remediations.ended_without_decision(last):
             found[finding.id] = last.state
     return found
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
@@ -290,18 +290,33 @@ def recently_ended(conn: psycopg.Connection, ids: Sequence[str], since: datetime
 
 def decided_against(conn: psycopg.Connection, ids: Sequence[str], since: datetime) -> set[str]:
     """Those of ``ids`` that a remediation has come to an end for since, while they were open as
-    they are now. What broke before it was begun is none: nobody has decided anything.
+    they are now. What ended without a decision of anybody (see ``NO_DECISION``) is none.
     """
     rows = conn.execute(
-        """
+        f"""
         SELECT r.finding_id
         FROM remediations r JOIN findings f ON f.id = r.finding_id
         WHERE r.finding_id = ANY(%s) AND r.finished_at >= greatest(%s, f.opened_at)
-          AND r.state = ANY(%s) AND NOT (r.state = 'failed' AND r.began_at IS NULL)
-        """,
+          AND r.state = ANY(%s) AND NOT ({NO_DECISION})
+        """.encode(),  # noqa: S608 - ours
         (list(ids), since, list(UNCLOSED_STATES)),
     )
     return {finding for (finding,) in rows}
+
+
+# What broke before its resource was begun to be changed; and without anybody to be asked, what a
+# run left behind whose process had ended, and what somebody changed while it was being planned.
+NO_DECISION: LiteralString = """
+r.state = 'failed' AND r.began_at IS NULL
+OR r.mode = 'automatic' AND r.state IN ('expired', 'drifted')
+"""
+
+
+def ended_without_decision(record: RemediationRecord) -> bool:
+    """Whether a remediation is to be tried again, as ``NO_DECISION`` has it."""
+    if record.mode == "automatic" and record.state in ("expired", "drifted"):
+        return True
+    return record.state == "failed" and record.began_at is None
 
 
 def automatic_closings(
