@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,12 +76,12 @@ OPEN = allowed("22", 200)
 HARMLESS = allowed("443", 300, "10.0.0.0/8")
 
 
-def until(what: Callable[[], Any], why: str, seconds: float = SECONDS) -> Any:
+def until(what: Callable[[], Any], why: str, pause: float = 0.1) -> Any:
     """What ``what`` gives as soon as it gives something."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + SECONDS
     while not (found := what()):
         assert time.monotonic() < deadline, why
-        time.sleep(0.1)
+        time.sleep(pause)
     return found
 
 
@@ -143,7 +143,9 @@ class Customer:
         assert answer.is_success, answer.text
         if poll := answer.headers.get("Azure-AsyncOperation"):
             until(
-                lambda: self.http.get(poll).json()["status"] != "InProgress", "ARM does not end it"
+                lambda: self.http.get(poll).json()["status"] != "InProgress",
+                "ARM does not end it",
+                pause=0.0,
             )
         return answer
 
@@ -318,6 +320,55 @@ class Site:
             child.stop()
             raise
         return child
+
+
+class Way:
+    """A TCP port that leads to another, until it is cut."""
+
+    def __init__(self, address: str) -> None:
+        """``address`` is the URL of what it leads to; ``url`` is the same by this way."""
+        parts = urlsplit(address)
+        self._to = (parts.hostname or "", parts.port or 5432)
+        self._open: list[socket.socket] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._port = self._listening.getsockname()[1]
+        own = parts.netloc.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{self._port}")
+        self.url = urlunsplit(parts._replace(netloc=own))
+        self._serve()
+
+    def _serve(self) -> None:
+        threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
+
+    def _accept(self, listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listening.accept()
+                far = socket.create_connection(self._to)
+                self._open += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while got := one.recv(65536):
+                other.sendall(got)
+        with suppress(OSError):
+            other.shutdown(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        """End every connection, and refuse new ones."""
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for one in self._open:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        self._open.clear()
+
+    def mend(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", self._port))
+        self._serve()
 
 
 @pytest.fixture(scope="module")
@@ -649,3 +700,42 @@ def test_two_listeners_share_the_work_and_one_takes_over_from_the_other(site: Si
             states = [one.state for one in site.remediations(finding_id)]
             assert states.count("remediated") == 1, states
             assert set(states) <= {"remediated", "expired"}
+
+
+def test_what_is_away_for_a_while_is_caught_up_with(site: Site, tmp_path: Path) -> None:
+    env, source = site.fleet.stack.env, site.customer.source
+    ways = {
+        "queue": Way(source.event_queue),
+        "warehouse": Way(env["SUTURE_WAREHOUSE_URL"]),
+        "Prefect": Way(env["PREFECT_API_URL"]),
+    }
+    inventory = tmp_path / "inventory.yaml"
+    text = Path(env["SUTURE_INVENTORY"]).read_text()
+    inventory.write_text(
+        text.replace(f"event_queue: {source.event_queue}\n", f"event_queue: {ways['queue'].url}\n")
+    )
+    own = {
+        "SUTURE_INVENTORY": str(inventory),
+        "SUTURE_WAREHOUSE_URL": ways["warehouse"].url,
+        "PREFECT_API_URL": ways["Prefect"].url,
+    }
+    try:
+        with running(site, "cut-off", own) as child:
+            for name, way in ways.items():
+                way.cut()
+                resource = site.customer.make("close", ssh=OPEN)
+                time.sleep(QUIET_SECONDS)
+                states = site.rows(
+                    "SELECT state FROM event_targets WHERE resource = %s", resource
+                )
+                assert ("done",) not in states, f"{name} is not away"
+                way.mend()
+                assert child.running, child.tail()
+                finding_id = site.fixed(resource)
+                done = [one.state for one in site.remediations(finding_id)]
+                assert done.count("remediated") == 1, (name, done)
+            child.process.send_signal(signal.SIGTERM)
+            assert child.process.wait(SECONDS) == 0, child.tail()
+    finally:
+        for way in ways.values():
+            way.cut()
