@@ -341,6 +341,8 @@ class Listener:
             dead = await self._merges.ask(lambda warehouse: answering.dead(warehouse, runs))
             for run in dead:
                 await asyncio.to_thread(self._remediator.settle, run)
+            if dead:  # what they had only planned is freed by this, and not by settling
+                await asyncio.to_thread(self._remediator.reconcile)
         except AWAY as error:
             self._in_trouble(f"warehouse: {_words(error)}")
 
