@@ -702,14 +702,23 @@ def test_two_listeners_share_the_work_and_one_takes_over_from_the_other(site: Si
             assert set(states) <= {"remediated", "expired"}
 
 
-def test_what_is_away_for_a_while_is_caught_up_with(site: Site, tmp_path: Path) -> None:
+@dataclass
+class CutOff:
+    """A listener that reaches the queue, the warehouse and Prefect by ways that can be cut."""
+
+    child: Child
+    ways: Mapping[str, Way]
+
+
+@pytest.fixture(scope="module")
+def cut_off(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CutOff]:
     env, source = site.fleet.stack.env, site.customer.source
     ways = {
         "queue": Way(source.event_queue),
         "warehouse": Way(env["SUTURE_WAREHOUSE_URL"]),
         "Prefect": Way(env["PREFECT_API_URL"]),
     }
-    inventory = tmp_path / "inventory.yaml"
+    inventory = tmp_path_factory.mktemp("cut-off") / "inventory.yaml"
     text = Path(env["SUTURE_INVENTORY"]).read_text()
     inventory.write_text(
         text.replace(f"event_queue: {source.event_queue}\n", f"event_queue: {ways['queue'].url}\n")
@@ -720,22 +729,47 @@ def test_what_is_away_for_a_while_is_caught_up_with(site: Site, tmp_path: Path) 
         "PREFECT_API_URL": ways["Prefect"].url,
     }
     try:
-        with running(site, "cut-off", own) as child:
-            for name, way in ways.items():
-                way.cut()
-                resource = site.customer.make("close", ssh=OPEN)
-                time.sleep(QUIET_SECONDS)
-                states = site.rows(
-                    "SELECT state FROM event_targets WHERE resource = %s", resource
-                )
-                assert ("done",) not in states, f"{name} is not away"
-                way.mend()
-                assert child.running, child.tail()
-                finding_id = site.fixed(resource)
-                done = [one.state for one in site.remediations(finding_id)]
-                assert done.count("remediated") == 1, (name, done)
+        with running(site, "cut-off", own, "never") as child:
+            yield CutOff(child, ways)
             child.process.send_signal(signal.SIGTERM)
             assert child.process.wait(SECONDS) == 0, child.tail()
     finally:
         for way in ways.values():
             way.cut()
+
+
+@pytest.mark.parametrize("name", ["queue", "warehouse", "Prefect"])
+def test_what_is_away_for_a_while_is_caught_up_with(
+    site: Site, cut_off: CutOff, name: str
+) -> None:
+    cut_off.ways[name].cut()
+    try:
+        resource = site.customer.make("close", ssh=OPEN)
+        time.sleep(QUIET_SECONDS)
+        states = site.rows("SELECT state FROM event_targets WHERE resource = %s", resource)
+        assert ("done",) not in states, "it is not away"
+    finally:
+        cut_off.ways[name].mend()
+    finding_id = site.fixed(resource)
+    assert cut_off.child.running, cut_off.child.tail()
+    done = [one.state for one in site.remediations(finding_id)]
+    assert done.count("remediated") == 1, done
+
+
+@pytest.mark.parametrize("name", ["warehouse", "Prefect"])
+def test_what_goes_away_in_the_middle_of_a_fix_is_caught_up_with(
+    site: Site, cut_off: CutOff, name: str
+) -> None:
+    resource = site.customer.make("close", ssh=OPEN)
+    finding_id = site.finding_id(resource)
+    until(lambda: site.remediations(finding_id), "nothing is begun", pause=0.0)
+    cut_off.ways[name].cut()
+    time.sleep(QUIET_SECONDS)
+    cut_off.ways[name].mend()
+    until(lambda: site.finding(resource) is None, f"it is open: {cut_off.child.tail()}")
+    site.settled(resource)
+    assert cut_off.child.running, cut_off.child.tail()
+    now = site.customer.http.get(f"{resource}?api-version={NETWORK}").json()
+    assert now["properties"]["securityRules"] == []
+    done = [one.state for one in site.remediations(finding_id)]
+    assert done.count("remediated") == 1, done
