@@ -52,6 +52,16 @@ class Answers:
     done: tuple[Work, ...] = ()
 
 
+def joined(parts: Sequence[Answers]) -> Answers:
+    """Several answers as one. Each piece of work is in one of them."""
+    return Answers(
+        tuple(one for part in parts for one in part.answers),
+        tuple(one for part in parts for one in part.busy),
+        tuple(dict.fromkeys(run for part in parts for run in part.busy_runs)),
+        tuple(one for part in parts for one in part.done),
+    )
+
+
 def answers(warehouse: psycopg.Connection, reads: Sequence[ReadAgain], scan_id: str) -> Answers:
     """Sort the open findings of what was read again by the policies, and say what came back.
 

@@ -311,8 +311,11 @@ class Listener:
             await self._answer(answers)
 
     def _merged(self, warehouse: psycopg.Connection, reads: Sequence[ReadAgain]) -> Answers:
-        scan_id, _ = rereading.merge(warehouse, reads, self._rules, self._flow_run_id or None)
-        return answering.answers(warehouse, reads, scan_id)
+        found: list[Answers] = []
+        for some in rereading.apart(warehouse, reads):
+            scan_id, _ = rereading.merge(warehouse, some, self._rules, self._flow_run_id or None)
+            found.append(answering.answers(warehouse, some, scan_id))
+        return answering.joined(found)
 
     # --- answer --------------------------------------------------------------------------------
 
