@@ -57,8 +57,9 @@ def run(moment: str) -> None:
 def main() -> None:
     azure_write.POLL_SECONDS = 0.05
     carriers.SETTLING = timedelta(0)
-    triage.STARTING = timedelta(seconds=2)
-    listener.RECONCILE_SECONDS = 2.0
+    triage.STARTING = timedelta(seconds=1)
+    listener.RECONCILE_SECONDS = 1.0
+    listener.BUSY_AGAIN = timedelta(seconds=0.5)
     *deaths, last = sys.argv[1:]
     for moment in deaths:
         pid = os.fork()

@@ -82,6 +82,12 @@ class Reader:
             self.conn.execute("UPDATE remediations SET began_at = now() WHERE id = %s", (row.id,))
         return remediations.set_state(self.conn, row.id, state, at=datetime.now(UTC))
 
+    def died(self, name: str, state: str) -> Any:
+        """A process died while it was changing the bucket, and that was settled so."""
+        row = self.ended(name, state, begun=True)
+        audit.append(self.conn, "reconciliation", "settled", row.id, {"state": state})
+        return row
+
     def closed(self, name: str) -> None:
         """Suture closes the bucket's finding, and verifies it."""
         self.ended(name, "remediated")
@@ -127,6 +133,37 @@ def test_what_a_run_is_at_work_on_is_waited_for(again: Reader) -> None:
     assert [work.target.resource for work in answers.busy] == ["arn:aws:s3:::a"]
     assert answers.busy_runs == (row.run_id,)
     assert answers.done == ()
+
+
+def test_where_a_run_is_at_work_nothing_else_is_begun(again: Reader) -> None:
+    """All of a kind was read, and a run is changing one of it."""
+    again("a", "b")
+    row = again.remediation("a")
+    work = again.buckets.changed("", "all")
+    read = again.buckets.read(work, again.buckets.bucket("a"), again.buckets.bucket("b"))
+    answers = answering.answers(again.conn, [read], again.buckets.merge(read))
+    assert [one.resource for one in answers.answers[0].group.findings] == ["arn:aws:s3:::b"]
+    assert answers.answers[0].works == ()
+    assert (answers.busy, answers.busy_runs, answers.done) == ((work,), (row.run_id,), ())
+
+
+def test_a_change_that_stands_in_part_is_waited_for_until_it_is_put_back(again: Reader) -> None:
+    again("a")
+    row = again.died("a", "failed")
+    remediations.mark_half_applied(again.conn, row.id, True)
+    answers = again("a")
+    assert (answers.answers, answers.busy_runs) == ((), (row.run_id,))
+    remediations.mark_half_applied(again.conn, row.id, False)
+    again.conn.execute("UPDATE remediations SET state = 'undone' WHERE id = %s", (row.id,))
+    assert len(again("a").answers) == 1
+
+
+def test_what_processes_die_of_is_tried_a_few_times_only(again: Reader) -> None:
+    again("a")
+    for _ in range(remediations.MOST_DEATHS):
+        assert len(again("a").answers) == 1
+        again.died("a", "failed")
+    assert left_alone(again("a"))
 
 
 def test_what_waits_for_an_approver_is_not_asked_again(again: Reader) -> None:
