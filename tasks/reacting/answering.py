@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -23,6 +23,7 @@ from tasks.warehouse.findings import findings_of
 
 WHO = "react"
 CAME_BACK = "suture.finding.came-back"  # a Prefect event, for automations to tell people by
+PUTTING_BACK = timedelta(minutes=10)  # longer than it takes until a run has put a change back
 FIXABLE = frozenset(rule.id for rule in RULES if rule.fix is not None)
 
 
@@ -42,14 +43,24 @@ class Answer:
 class Answers:
     """What follows from some resources that were read again.
 
-    ``busy`` is work on resources that an automatic run is changing already, or has died over:
-    they are to be read again when it is over. ``done`` is what nothing follows from.
+    ``busy`` is work on resources that an automatic run is changing already, or has died over: all
+    of it is to be read again when that is over. ``done`` is what nothing follows from.
     """
 
     answers: tuple[Answer, ...] = ()
     busy: tuple[Work, ...] = ()
     busy_runs: tuple[str, ...] = ()
     done: tuple[Work, ...] = ()
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """Several answers as one. Each piece of work is in one of them."""
+    return Answers(
+        tuple(one for part in parts for one in part.answers),
+        tuple(one for part in parts for one in part.busy),
+        tuple(dict.fromkeys(run for part in parts for run in part.busy_runs)),
+        tuple(one for part in parts for one in part.done),
+    )
 
 
 def answers(warehouse: psycopg.Connection, reads: Sequence[ReadAgain], scan_id: str) -> Answers:
@@ -65,19 +76,24 @@ def answers(warehouse: psycopg.Connection, reads: Sequence[ReadAgain], scan_id: 
     found = {one.id: one for read in reads for one in _open(warehouse, read)}
     causes = _causes(warehouse, reads, found.values())
     _say_what_came_back(warehouse, found.values(), causes, scan_id)
-    assignment = _assigned(warehouse, found)
-    to_do = tuple(
-        Answer(group, causes, _works_of(group.findings, works)) for group in assignment.groups
-    )
     runs = _busy_runs(warehouse, found)
-    busy = _works_of([found[one] for one in runs], works)
+    held = {(found[one].account, found[one].resource) for one in runs}
+    free = {id: one for id, one in found.items() if (one.account, one.resource) not in held}
+    busy = {work.target: work for work in _works_of([found[one] for one in runs], works)}
+    to_do = tuple(
+        Answer(
+            group,
+            causes,
+            tuple(one for one in _works_of(group.findings, works) if one.target not in busy),
+        )
+        for group in _assigned(warehouse, free).groups
+    )
     taken = {work.target for answer in to_do for work in answer.works}
-    waits = {work.target for work in busy} - taken
     return Answers(
         to_do,
-        tuple(work for work in busy if work.target in waits),
+        tuple(busy.values()),
         tuple(sorted(set(runs.values()))),
-        tuple(read.work for read in reads if read.work.target not in taken | waits),
+        tuple(read.work for read in reads if read.work.target not in taken | busy.keys()),
     )
 
 
@@ -106,12 +122,25 @@ def _assigned(warehouse: psycopg.Connection, found: Mapping[str, Finding]) -> As
 
 
 def _busy_runs(warehouse: psycopg.Connection, found: Collection[str]) -> dict[str, str]:
-    """The runs that are changing these findings without asking anybody, by the findings' ids."""
-    return {
-        record.finding_id: record.run_id
+    """The runs that are changing these findings without asking anybody, by the findings' ids.
+
+    So are those whose change stands in part for now: a run is about to put it back.
+    """
+    lately = datetime.now(UTC) - PUTTING_BACK
+    standing = (
+        record
+        for record in remediations.half_applied(warehouse)
+        if record.finding_id in found
+        and record.mode == Mode.AUTOMATIC
+        and record.finished_at is not None
+        and record.finished_at > lately
+    )
+    changing = (
+        record
         for record in remediations.active_of(warehouse, list(found))
         if record.mode == Mode.AUTOMATIC or record.state == "applying"
-    }
+    )
+    return {record.finding_id: record.run_id for record in (*standing, *changing)}
 
 
 def dead(warehouse: psycopg.Connection, runs: Sequence[str]) -> list[str]:
@@ -169,12 +198,12 @@ def requested_by(group: Group, causes: Mapping[str, Cause]) -> str:
 def how_it_ended(warehouse: psycopg.Connection, group: Group) -> dict[str, str]:
     """The state each finding of a group was brought to, by its id.
 
-    What ended before its resource was begun to be changed, for a reason that may pass, is left out.
+    What ended without a decision of anybody, so that it is to be tried again, is left out.
     """
     found: dict[str, str] = {}
     for finding in group.findings:
         last = next(iter(remediations.remediations_of(warehouse, finding.id)), None)
-        if last is not None and not (last.state == "failed" and last.began_at is None):
+        if last is not None and not remediations.ended_without_decision(last):
             found[finding.id] = last.state
     return found
 

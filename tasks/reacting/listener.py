@@ -311,8 +311,11 @@ class Listener:
             await self._answer(answers)
 
     def _merged(self, warehouse: psycopg.Connection, reads: Sequence[ReadAgain]) -> Answers:
-        scan_id, _ = rereading.merge(warehouse, reads, self._rules, self._flow_run_id or None)
-        return answering.answers(warehouse, reads, scan_id)
+        found: list[Answers] = []
+        for some in rereading.apart(warehouse, reads):
+            scan_id, _ = rereading.merge(warehouse, some, self._rules, self._flow_run_id or None)
+            found.append(answering.answers(warehouse, some, scan_id))
+        return answering.joined(found)
 
     # --- answer --------------------------------------------------------------------------------
 
@@ -341,6 +344,8 @@ class Listener:
             dead = await self._merges.ask(lambda warehouse: answering.dead(warehouse, runs))
             for run in dead:
                 await asyncio.to_thread(self._remediator.settle, run)
+            if dead:  # what they had only planned is freed by this, and not by settling
+                await asyncio.to_thread(self._remediator.reconcile)
         except AWAY as error:
             self._in_trouble(f"warehouse: {_words(error)}")
 

@@ -80,6 +80,42 @@ async def read_again(
     return read
 
 
+def apart(warehouse: psycopg.Connection, reads: Sequence[ReadAgain]) -> list[list[ReadAgain]]:
+    """Sort what was read into merges: what one merge has is all as of when its first was read.
+
+    Where something is known of a resource that was seen between then and its own reading, such as a
+    fix that was verified, the merge would take its reading for the older one: it has a merge of its
+    own. So has all of a kind, of which nobody knows what it will resolve.
+    """
+    earliest = min(one.at for one in reads)
+    ids = [found for one in reads for found in _ids(one)]
+    seen_since = {
+        tuple(row)
+        for row in warehouse.execute(
+            """
+            SELECT cloud, account, resource FROM findings
+            WHERE resource = ANY(%(ids)s) AND last_observed_at >= %(at)s
+            UNION
+            SELECT cloud, account, id FROM resources
+            WHERE id = ANY(%(ids)s) AND last_seen_at >= %(at)s
+            """,
+            {"ids": ids, "at": earliest},
+        )
+    }
+    together: list[ReadAgain] = []
+    alone: list[ReadAgain] = []
+    for one in sorted(reads, key=lambda read: read.at):
+        places = {(one.account.cloud.value, one.account.id, found) for found in _ids(one)}
+        whole = not one.work.target.resource
+        (alone if whole or places & seen_since else together).append(one)
+    return [*([together] if together else []), *([one] for one in alone)]
+
+
+def _ids(read: ReadAgain) -> list[str]:
+    """The resources that a reading is of, those that are gone too."""
+    return [one.id for one in read.resources] or [read.work.target.resource]
+
+
 def merge(
     warehouse: psycopg.Connection,
     reads: Sequence[ReadAgain],

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
@@ -290,18 +290,46 @@ def recently_ended(conn: psycopg.Connection, ids: Sequence[str], since: datetime
 
 def decided_against(conn: psycopg.Connection, ids: Sequence[str], since: datetime) -> set[str]:
     """Those of ``ids`` that a remediation has come to an end for since, while they were open as
-    they are now. What broke before it was begun is none: nobody has decided anything.
+    they are now. What ended without a decision of anybody (see ``NO_DECISION``) is none, unless so
+    many processes have died over a finding that it may be what they die of.
     """
     rows = conn.execute(
-        """
+        f"""
         SELECT r.finding_id
         FROM remediations r JOIN findings f ON f.id = r.finding_id
         WHERE r.finding_id = ANY(%s) AND r.finished_at >= greatest(%s, f.opened_at)
-          AND r.state = ANY(%s) AND NOT (r.state = 'failed' AND r.began_at IS NULL)
-        """,
-        (list(ids), since, list(UNCLOSED_STATES)),
+          AND r.state = ANY(%s)
+        GROUP BY r.finding_id
+        HAVING NOT bool_and({NO_DECISION}) OR count(*) FILTER (WHERE {SETTLED}) >= %s
+        """.encode(),  # noqa: S608 - ours
+        (list(ids), since, list(UNCLOSED_STATES), MOST_DEATHS),
     )
     return {finding for (finding,) in rows}
+
+
+MOST_DEATHS = 3  # of processes that were changing a resource for one finding
+
+# Its process died while it was changing the resource, and it was looked at what had become of it.
+SETTLED: LiteralString = """
+r.state IN ('failed', 'undone')
+AND EXISTS (SELECT FROM audit_log a WHERE a.subject = r.id::text AND a.action = 'settled')
+"""
+
+# What broke before its resource was begun to be changed; and without anybody to be asked, what a
+# run left behind whose process had ended, and what somebody changed while it was being planned.
+NO_DECISION: LiteralString = f"""
+r.state = 'failed' AND r.began_at IS NULL
+OR r.mode = 'automatic' AND (r.state IN ('expired', 'drifted') OR {SETTLED})
+"""
+
+
+def ended_without_decision(record: RemediationRecord) -> bool:
+    """Whether a remediation that this process saw to its end is to be tried again: ``NO_DECISION``
+    but for deaths.
+    """
+    if record.mode == "automatic" and record.state in ("expired", "drifted"):
+        return True
+    return record.state == "failed" and record.began_at is None
 
 
 def automatic_closings(

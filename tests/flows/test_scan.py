@@ -66,15 +66,30 @@ def scan_here(fleet: Any, accounts: list[str], **wanted: Any) -> Any:
         )
 
 
-def test_the_first_scan_finds_what_was_planted_and_nothing_else(fleet: Any) -> None:
+def opened_by(fleet: Any, flow_run_id: str) -> list[tuple[str, ...]]:
+    """The findings that a run's scan of the fleet opened: id, cloud, account, region, rule,
+    resource. What others have changed on the stack since is not among them.
+    """
+    with fleet.warehouse() as warehouse:
+        found: list[tuple[str, ...]] = warehouse.execute(
+            """
+            SELECT f.id, f.cloud, f.account, f.region, f.rule, f.resource
+            FROM finding_episodes e
+            JOIN findings f ON f.id = e.finding_id
+            JOIN scans s ON s.id = e.opened_by_scan
+            WHERE s.flow_run_id = %s AND NOT s.targeted
+            """,
+            (flow_run_id,),
+        ).fetchall()
+    return found
+
+
+def test_the_first_scan_finds_what_was_planted_and_nothing_else(fleet: Any, scanned: str) -> None:
     planted = {
         (f["cloud"], f["account"], f["region"], f["rule"], f["resource"])
         for f in truth(fleet)["findings"]
     }
-    with fleet.warehouse() as warehouse:
-        found = set(
-            warehouse.execute("SELECT cloud, account, region, rule, resource FROM findings")
-        )
+    found = {row[1:] for row in opened_by(fleet, scanned)}
     assert found == planted
 
 
@@ -103,8 +118,7 @@ def test_the_artifact_leads_from_findings_to_their_fix(fleet: Any, scanned: str)
         trust_env=False,
     ).json()[0]
     page = artifact["data"]
-    with fleet.warehouse() as warehouse:
-        ids = [identity for (identity,) in warehouse.execute("SELECT id FROM findings")]
+    ids = [identity for identity, *_ in opened_by(fleet, scanned)]
     assert ids
     assert [identity for identity in ids if identity[:12] not in page] == []
     assert "## Guides" in page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,7 @@ from tasks.policy import (
     Policy,
     assign,
     decide,
+    escalated,
     named,
     parse_caps,
     parse_policies,
@@ -246,3 +247,81 @@ def test_a_warm_gate_is_asked_for_and_for_automatic_policies_only() -> None:
     ):
         with pytest.raises(BadPolicy, match=says):
             parse_policies(wrong)
+
+
+ESCALATES = FILE.replace("mode: automatic", "mode: automatic\n    escalate: {after: 2, within: 1h}")
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+
+
+def ago(**how_long: float) -> datetime:
+    return NOW - timedelta(**how_long)
+
+
+def test_a_policy_says_how_often_it_closes_what_comes_back() -> None:
+    (policy, asks) = parse_policies(ESCALATES)
+    assert (policy.escalates_after, policy.escalates_within) == (2, timedelta(hours=1))
+    plain = parse_policies(FILE)[0]
+    assert (plain.escalates_after, plain.escalates_within) == (3, timedelta(days=1))
+    assert asks.for_finding([NOW] * 9, NOW) is asks
+
+
+@pytest.mark.parametrize(
+    ("escalate", "says"),
+    [
+        ("escalate: {after: 0}", "from 1"),
+        ("escalate: {after: often}", "whole number"),
+        ("escalate: {within: 90s}", "90s"),
+        ("escalate: {within: 31d}", "30d"),
+        ("escalate: {}", "is empty"),
+        ("escalate: {times: 3}", "times"),
+        ("escalate: 3", "key: value"),
+    ],
+)
+def test_a_bad_escalation_names_its_line_and_the_fix(escalate: str, says: str) -> None:
+    text = FILE.replace("mode: automatic", f"mode: automatic\n    {escalate}")
+    with pytest.raises(BadPolicy, match=says) as caught:
+        parse_policies(text)
+    assert caught.value.line == 8
+
+
+def test_only_an_automatic_policy_escalates() -> None:
+    with pytest.raises(BadPolicy, match="mode: assisted"):
+        parse_policies(FILE.replace("expires: 4h", "escalate: {after: 2}"))
+
+
+@pytest.mark.parametrize(
+    ("closings", "mode"),
+    [
+        ([], Mode.AUTOMATIC),
+        ([ago(minutes=5)], Mode.AUTOMATIC),
+        ([ago(minutes=50), ago(minutes=5)], Mode.ASSISTED),
+        ([ago(minutes=70), ago(minutes=61), ago(minutes=5)], Mode.AUTOMATIC),
+        ([ago(hours=1), ago(minutes=5)], Mode.AUTOMATIC),
+    ],
+)
+def test_what_was_closed_too_often_lately_is_asked_about(
+    closings: list[datetime], mode: Mode
+) -> None:
+    (policy, _) = parse_policies(ESCALATES)
+    found = policy.for_finding(closings, NOW)
+    assert (found.mode, found.name) == (mode, policy.name)
+    assert (found.values, found.expires) == (policy.values, policy.expires)
+
+
+def test_a_finding_that_escalates_does_not_hold_up_the_others() -> None:
+    findings = [finding(id="comes back"), finding(id="is new")]
+    closings = {"comes back": [ago(minutes=9), ago(minutes=5)]}
+    assignment = assign(findings, parse_policies(ESCALATES), closings=closings, now=NOW)
+    assert [[one.id for one in group.findings] for group in assignment.automatic] == [["is new"]]
+    assert [[one.id for one in group.findings] for group in assignment.assisted] == [["comes back"]]
+    assert {group.policy.name for group in assignment.groups} == {"close-ssh-in-dev"}
+
+
+def test_naming_a_policy_is_no_way_around_its_escalation() -> None:
+    (policy, _) = parse_policies(ESCALATES)
+    now = datetime.now(UTC)
+    assert escalated(policy, {"one": [now], "other": []}).mode is Mode.AUTOMATIC
+    assert escalated(policy, {"one": [now, now], "other": []}).mode is Mode.ASSISTED
+    warm = parse_policies(ESCALATES.replace("escalate:", "warm_gate: true\n    escalate:"))[0]
+    assert warm.warm_gate
+    assert not escalated(warm, {"one": [now, now]}).warm_gate

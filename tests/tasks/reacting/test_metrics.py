@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tasks import reacting_metrics
 from tasks.model import Cloud
+from tasks.reacting import metrics as reacting_metrics
 from tasks.reacting.metrics import DECISIONS, STAGES, Metrics
 
 

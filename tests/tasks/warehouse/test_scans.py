@@ -23,6 +23,7 @@ from tasks.model import (
     finding_id,
 )
 from tasks.warehouse import findings, scans
+from tasks.warehouse.scans import Reread
 
 T0 = datetime(2026, 1, 10, tzinfo=UTC)
 ACME = Account(Cloud.AWS, "111122223333", "acme", "org", tags={"team": "core"})
@@ -177,6 +178,32 @@ def test_a_re_read_of_one_resource_leaves_its_siblings(conn: psycopg.Connection)
     counts = scans.merge_one(conn, AccountScan(ACME), "verify", gone=[(b.region, b.kind, b.id)])
     assert counts.resolved == 1
     assert row(conn, b)["resolution"] == "resource_gone"
+
+
+def test_a_re_read_of_several_accounts_is_one_small_scan(conn: psycopg.Connection) -> None:
+    """Of one account a resource that is gone and one that is there, of the other all of a kind."""
+    other = replace(ACME, id="444455556666", name="other")
+    a, b = bucket("a"), bucket("b")
+    c, d = (replace(bucket(name), account=other.id) for name in "cd")
+    scan(conn, account_scan((a, Verdict.FAIL), (b, Verdict.FAIL)), 1)
+    scan(conn, replace(account_scan((c, Verdict.FAIL), (d, Verdict.FAIL)), account=other), 1)
+    place = Covered("eu-central-1", KIND, ok=True)
+    rereads = [
+        Reread(AccountScan(ACME, [b], [said(b, Verdict.PASS)]), [(place, a.id), (place, b.id)]),
+        Reread(AccountScan(other, [c], [said(c, Verdict.FAIL)]), [(place, "")]),
+    ]
+    day = T0 + timedelta(days=2)
+    scan_id, counts = scans.merge_reread(conn, rereads, "event", "run-1", observed_at=day)
+    assert (counts.resolved, counts.gone, counts.seen_again) == (3, 2, 1)
+    ends = {one.name: row(conn, one)["resolution"] for one in (a, b, c, d)}
+    assert ends == {"a": "resource_gone", "b": "pass", "c": None, "d": "resource_gone"}
+    told = conn.execute(
+        "SELECT trigger, targeted, state, flow_run_id, started_at FROM scans WHERE id = %s",
+        (scan_id,),
+    ).fetchone()
+    assert told == ("event", True, "finished", "run-1", day)
+    scanned = conn.execute("SELECT last_scanned_at FROM accounts").fetchall()
+    assert scanned == [(T0 + timedelta(days=1),)] * 2, "no account counts as scanned by it"
 
 
 def test_a_fix_verified_during_a_scan_is_not_reopened_by_it(conn: psycopg.Connection) -> None:
