@@ -210,6 +210,19 @@ def local(
         float,
         typer.Option(min=0, max=600, help="How long the clouds take to know of an opened gate."),
     ] = 0.0,
+    latency: Annotated[
+        float, typer.Option(min=0, max=10, help="Seconds added to every call of both clouds.")
+    ] = 0.0,
+    event_delay: Annotated[
+        float,
+        typer.Option(min=0, max=600, help="Seconds until an event tells of a change."),
+    ] = 0.0,
+    event_duplicates: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of events that come twice.")
+    ] = 0.0,
+    event_reordering: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of events that others overtake.")
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
 ) -> None:
     """Run just the emulated clouds until interrupted, and say how to reach them."""
@@ -222,6 +235,10 @@ def local(
         data=data,
         as_json=as_json,
         propagation_seconds=propagation_seconds,
+        latency=latency,
+        event_delay=event_delay,
+        event_duplicates=event_duplicates,
+        event_reordering=event_reordering,
     )
 
 

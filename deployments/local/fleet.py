@@ -40,12 +40,12 @@ class Fleet:
     """An AWS organization, an Azure tenant, and the customer's own token endpoint.
 
     ``aws`` and ``azure`` are how many member accounts and subscriptions there are; the same
-    ``seed`` plants the same resources. ``propagation_seconds`` is how long trust policies,
-    federated credentials and role assignments take to be known, and to be forgotten. Events come
-    ``event_delay`` seconds after what they tell of, the share ``event_duplicates`` twice, and the
-    share ``event_reordering`` up to a second later still. Use it as a
-    context manager. ``description`` is what `suture local --json` prints; the file it names under
-    "truth" lists what a scan must find.
+    ``seed`` plants the same resources. ``latency`` is added to every call, in seconds.
+    ``propagation_seconds`` is how long trust policies, federated credentials and role assignments
+    take to be known, and to be forgotten. Events come ``event_delay`` seconds after what they tell
+    of, the share ``event_duplicates`` twice, and the share ``event_reordering`` up to a second
+    later still. Use it as a context manager. ``description`` is what `suture local --json` prints;
+    the file it names under "truth" lists what a scan must find.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Fleet:
         seed: int,
         data_dir: Path,
         failing: bool = True,
+        latency: float = 0.0,
         propagation_seconds: float = 0.0,
         event_delay: float = 0.0,
         event_duplicates: float = 0.0,
@@ -66,8 +67,18 @@ class Fleet:
         data_dir.mkdir(parents=True, exist_ok=True)
         self._key_file = data_dir / "issuer.pem"
         self._ca = trustme.CA(organization_name="Emulated clouds")
+        events: dict[str, Any] = {
+            "event_delay": event_delay,
+            "event_duplicates": event_duplicates,
+            "event_reordering": event_reordering,
+        }
         self._aws = EmulatedAws(
-            accounts=aws, seed=seed, failing=failing, propagation_seconds=propagation_seconds
+            accounts=aws,
+            seed=seed,
+            failing=failing,
+            latency=latency,
+            propagation_seconds=propagation_seconds,
+            **events,
         )
         self._azure = EmulatedAzure(
             subscriptions=azure,
@@ -79,9 +90,8 @@ class Fleet:
             ca=self._ca,
             rbac_delay=propagation_seconds,
             federation_delay=propagation_seconds,
-            event_delay=event_delay,
-            event_duplicates=event_duplicates,
-            event_reordering=event_reordering,
+            latency=latency,
+            **events,
         )
         self.description: dict[str, Any] = {}
         self._open = ExitStack()
@@ -172,6 +182,8 @@ def inventory_of(fleet: dict[str, Any]) -> dict[str, Any]:
                 "external_id": aws["external_id"],
                 "hub_principal": aws["hub"]["arn"],
                 "endpoint": aws["endpoint"],
+                "event_queue": aws["event_queue"],
+                "event_dead_letter_queue": aws["event_dead_letter_queue"],
                 "credentials": {
                     "access_key_id_env": "SUTURE_HUB_ACCESS_KEY_ID",
                     "secret_access_key_env": "SUTURE_HUB_SECRET_ACCESS_KEY",
@@ -209,7 +221,7 @@ def run_fleet(
     seed: int,
     data: Path | None,
     as_json: bool,
-    propagation_seconds: float = 0.0,
+    **timing: Any,
 ) -> None:
     """Run the emulated clouds until SIGINT or SIGTERM. `suture local`."""
     stopped = threading.Event()
@@ -223,7 +235,7 @@ def run_fleet(
                 azure=azure,
                 seed=seed,
                 data_dir=where,
-                propagation_seconds=propagation_seconds,
+                **timing,
             )
         )
         if as_json:

@@ -241,7 +241,9 @@ def needs(call: Call, name: str, uri: Mapping[str, str], account: str) -> list[N
     else:
         params = parameters(call.protocol, uri, call.form(), call.body)
         resource = resource_of(call.service, params, call.region, account)
-    return [Need(f"{call.service}:{name}", resource, {})]
+    # A batch needs what each of its entries would.
+    action = name.removesuffix("Batch") if call.service == "sqs" else name
+    return [Need(f"{call.service}:{action}", resource, {})]
 
 
 _ON_SECURITY_GROUP = {

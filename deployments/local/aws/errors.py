@@ -11,6 +11,8 @@ import uuid
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
+from botocore.parsers import create_parser
+
 Response = tuple[int, list[tuple[str, str]], bytes]
 
 
@@ -162,3 +164,11 @@ def _s3(code: str, message: str, details: dict[str, str], request_id: str) -> st
         f"<Error><Code>{code}</Code><Message>{escape(message)}</Message>{extra}"
         f"<RequestId>{request_id}</RequestId><HostId>emulated</HostId></Error>"
     )
+
+
+def error_in(answer: Response, protocol: str) -> tuple[str, str]:
+    """The code and the message of an answer that is an error."""
+    status, headers, body = answer
+    whole = {"status_code": status, "headers": dict(headers), "body": body}
+    error = create_parser(protocol).parse(whole, None).get("Error", {})
+    return str(error.get("Code") or status), str(error.get("Message") or "")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hmac
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Event, RLock
 from typing import Any
 
+import orjson
+from moto.core.parse import RequestParserError
 from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.utils import bucket_policy_is_public
@@ -18,7 +22,8 @@ from deployments.local.aws import calls, gaps_infrastructure, identities, sts
 from deployments.local.aws.calls import Call, Environ, Need
 from deployments.local.aws.cloudformation import Stacks
 from deployments.local.aws.corrections_data import blocks_public_policies
-from deployments.local.aws.errors import Refusal, Response, render
+from deployments.local.aws.errors import Refusal, Response, error_in, render
+from deployments.local.aws.event_bridge import EventBridge
 from deployments.local.aws.gaps import Gaps
 from deployments.local.aws.identities import Caller, Identities
 from deployments.local.aws.listener import Hangup
@@ -33,9 +38,13 @@ from deployments.local.aws.policy import (
 )
 from deployments.local.aws.propagation import Trusts
 from deployments.local.aws.sigv4 import UNSIGNED, signature_of
+from deployments.local.aws.trail import Trail, is_write
 
 SKEW = timedelta(minutes=15)
 HANG_SECONDS = 60.0
+POLL_SECONDS = (
+    0.5  # what other ways into a queue are noticed by, and its messages' becoming visible
+)
 log = logging.getLogger(__name__)
 gaps_infrastructure.install()
 
@@ -47,11 +56,16 @@ class Gate:
     ``clock_offset`` moves the time that sessions and conditions see. The check of a signature's
     age stays on the wall clock, because clients sign by theirs. ``propagation`` is how many seconds
     STS goes on by a trust policy that has been changed. ``packed_bytes`` is the room that a session
-    has for its policies once they are packed.
+    has for its policies once they are packed. ``bridge`` is told of every write.
     """
 
     def __init__(
-        self, accounts: frozenset[str], *, latency: float = 0.0, propagation: float = 0.0
+        self,
+        accounts: frozenset[str],
+        *,
+        latency: float = 0.0,
+        propagation: float = 0.0,
+        bridge: EventBridge | None = None,
     ) -> None:
         self.latency = latency
         self.faults: dict[str, str] = {}
@@ -65,6 +79,8 @@ class Gate:
         self._moto: dict[str, Any] = {}  # service -> moto's application for it
         self._locks: defaultdict[str, RLock] = defaultdict(RLock)
         self._stopping = Event()
+        self._bridge = bridge
+        self._trail = Trail(bridge.publish) if bridge else None
 
     def stop(self) -> None:
         """Let every call that hangs or waits go."""
@@ -100,6 +116,68 @@ class Gate:
         context = self._context(call, caller)
         if call.service == "sts":
             return self._sts(call, caller, name, context)
+        if (call.service, name) == ("sqs", "ReceiveMessage"):
+            return self._receive(call, caller, name, uri, context)
+        if self._trail is None or not is_write(call, name):
+            return self._answer_in_turn(call, caller, name, uri, context)
+        try:
+            answer = self._answer_in_turn(call, caller, name, uri, context)
+        except Refusal as refusal:
+            told = render(refusal, call.protocol, call.namespace)
+            self._tell(call, caller, name, uri, told)
+            raise
+        self._tell(call, caller, name, uri, answer)
+        return answer
+
+    def _tell(
+        self, call: Call, caller: Caller, name: str, uri: Mapping[str, str], answer: Response
+    ) -> None:
+        """Tell the trail of a write. A call that its service could not read is told of all the same
+        in reality, without its parameters; here it is not told of.
+        """
+        assert self._trail is not None
+        code, message = error_in(answer, call.protocol) if answer[0] >= 400 else ("", "")
+        try:
+            self._trail.note(call, caller, name, uri, answer, self.now, code=code, message=message)
+        except (RequestParserError, ValueError, LookupError, TypeError):
+            log.warning("no event was made of %s:%s", call.service, name, exc_info=True)
+
+    def _receive(
+        self,
+        call: Call,
+        caller: Caller,
+        name: str,
+        uri: Mapping[str, str],
+        context: Mapping[str, tuple[str, ...]],
+    ) -> Response:
+        """Messages of a queue. While there are none the account's other calls are not kept waiting,
+        as they would be by moto's own way of it.
+        """
+        asked = orjson.loads(call.body or b"{}")
+        end = time.monotonic() + float(asked.get("WaitTimeSeconds") or 0)
+        body = orjson.dumps({**asked, "WaitTimeSeconds": 0})
+        environ = {**call.environ, "CONTENT_LENGTH": str(len(body))}
+        at_once = replace(call, body=body, environ=environ)
+        while True:
+            answer = self._answer_in_turn(at_once, caller, name, uri, context)
+            left = end - time.monotonic()
+            empty = answer[0] == 200 and not orjson.loads(answer[2] or b"{}").get("Messages")
+            if not empty or left <= 0 or self._stopping.is_set():
+                return answer
+            if self._bridge is None:
+                self._stopping.wait(min(left, POLL_SECONDS))
+                continue
+            with self._bridge.arrived:
+                self._bridge.arrived.wait(min(left, POLL_SECONDS))
+
+    def _answer_in_turn(
+        self,
+        call: Call,
+        caller: Caller,
+        name: str,
+        uri: Mapping[str, str],
+        context: Mapping[str, tuple[str, ...]],
+    ) -> Response:
         with self._locks[caller.account]:
             needed = calls.needs(call, name, uri, caller.account)
             bucket = calls.bucket_of(uri) if call.model == "s3" else None

@@ -16,6 +16,7 @@ from moto.moto_api._internal import mock_random
 from moto.organizations.models import organizations_backends
 from moto.s3.models import s3_backends
 
+from deployments.local.aws.event_bridge import DEAD_LETTERS, QUEUE
 from deployments.local.aws.variants import (
     BUCKETS,
     EBS,
@@ -29,6 +30,7 @@ from deployments.local.aws.variants import (
 )
 from deployments.templates import remediator_permissions, scanner_permissions
 from tasks.clouds.aws_gate import CLOSED
+from tasks.clouds.sqs_queue import DEAD_LETTER_PERMISSIONS, QUEUE_PERMISSIONS
 from tasks.model import Cloud
 
 SCANNER, REMEDIATOR, DISCOVERY = "SutureScanner", "SutureRemediator", "SutureDiscovery"
@@ -93,7 +95,7 @@ def plant(accounts: int, seed: int, regions: Sequence[str], *, failing: bool) ->
         members=members,
         external_id=str(uuid.UUID(int=random.getrandbits(128), version=4)),
     )
-    planted.hub_arn, planted.hub_key = _hub(tooling)
+    planted.hub_arn, planted.hub_key = _hub(tooling, regions[0])
     planted.customer_key = _customer(management)
     _role(management, DISCOVERY, _trust(planted.hub_arn, planted.external_id), _allow(DISCOVERS))
     if failing and accounts >= 6:
@@ -156,12 +158,16 @@ def _adopt(account: Any, member: Member) -> None:
     _role(member.id, ADMIN, _trust(f"arn:aws:iam::{management}:root"), _allow("*"))
 
 
-def _hub(tooling: str) -> tuple[str, tuple[str, str]]:
-    """Suture's own identity: it may take its roles on, and nothing else."""
+def _hub(tooling: str, region: str) -> tuple[str, tuple[str, str]]:
+    """Suture's own identity: it may take its roles on and work at its queues, and nothing else."""
     iam = iam_backends[tooling]["aws"]
     user = iam.create_user("us-east-1", "suture")
     roles = [f"arn:aws:iam::*:role/{name}" for name in (SCANNER, REMEDIATOR, DISCOVERY)]
     iam.put_user_policy("suture", "take-roles-on", _allow("sts:AssumeRole", roles))
+    queues = f"arn:aws:sqs:{region}:{tooling}"
+    iam.put_user_policy("suture", "events", _allow(QUEUE_PERMISSIONS, f"{queues}:{QUEUE}"))
+    dead = _allow(DEAD_LETTER_PERMISSIONS, f"{queues}:{DEAD_LETTERS}")
+    iam.put_user_policy("suture", "dead-letters", dead)
     key = iam.create_access_key("suture")
     return user.arn, (key.access_key_id, key.secret_access_key)
 

@@ -17,11 +17,12 @@ from moto.s3.models import s3_backends
 
 from deployments.local.aws import calls, corrections
 from deployments.local.aws import seed as seed_module
+from deployments.local.aws.event_bridge import DEAD_LETTERS, QUEUE, EventBridge, plant_queues
 from deployments.local.aws.gate import Gate
 from deployments.local.aws.listener import Listener
 
 # What a scan and its fixes call, mostly at once.
-SERVICES = ("ec2", "iam", "organizations", "s3", "sts")
+SERVICES = ("ec2", "iam", "organizations", "s3", "sqs", "sts")
 
 
 class EmulatedAws:
@@ -30,8 +31,10 @@ class EmulatedAws:
     ``accounts`` counts the active ones, the management account included; a suspended one comes on
     top, and from six on three members fail unless ``failing`` is False. ``latency`` is added to
     every call, in seconds; so long after a change of a trust policy as ``propagation_seconds``, STS
-    goes by the old one. Several may run in one process if their seeds differ, because moto's
-    state belongs to the process and the seed makes the account numbers.
+    goes by the old one. Events come ``event_delay`` seconds after what they tell of, the share
+    ``event_duplicates`` twice, and the share ``event_reordering`` up to a second later still.
+    Several may run in one process if their seeds differ, because moto's state belongs to the
+    process and the seed makes the account numbers.
 
     After ``start()``: ``description`` is the "aws" object of the fleet description, ``truth`` the
     findings that a scan must report, ``failing`` maps accounts to refused, throttled or timeout.
@@ -47,6 +50,9 @@ class EmulatedAws:
         failing: bool = True,
         latency: float = 0.0,
         propagation_seconds: float = 0.0,
+        event_delay: float = 0.0,
+        event_duplicates: float = 0.0,
+        event_reordering: float = 0.0,
     ) -> None:
         if accounts < 1 or not regions:
             raise ValueError("an organization needs at least one account and one region")
@@ -54,6 +60,12 @@ class EmulatedAws:
         self._with_failures = failing
         self._latency = latency
         self._propagation = propagation_seconds
+        self._event_options = {
+            "delay": event_delay,
+            "duplicates": event_duplicates,
+            "reordering": event_reordering,
+        }
+        self._bridge: EventBridge | None = None
         self._gate: Gate | None = None
         self._listener: Listener | None = None
         self._planted: seed_module.Planted | None = None
@@ -66,8 +78,15 @@ class EmulatedAws:
         self._planted = seed_module.plant(
             self.accounts, self.seed, self.regions, failing=self._with_failures
         )
+        hub = self._planted.tooling, self.regions[0]
+        plant_queues(*hub)
+        self._bridge = EventBridge(*hub, seed=self.seed, **self._event_options)
+        self._bridge.start()
         self._gate = Gate(
-            self._planted.accounts, latency=self._latency, propagation=self._propagation
+            self._planted.accounts,
+            latency=self._latency,
+            propagation=self._propagation,
+            bridge=self._bridge,
         )
         for account, how in self._planted.failing.items():
             self.fail(account, how)
@@ -80,6 +99,8 @@ class EmulatedAws:
         """Ends every connection and forgets all state. Harmless when not started."""
         if self._gate and self._listener:
             self._gate.stop()
+            assert self._bridge
+            self._bridge.stop()
             self._listener.stop()
             self._gate = self._listener = None
             _forget(self._there.accounts)
@@ -99,6 +120,24 @@ class EmulatedAws:
     def endpoint(self) -> str:
         assert self._listener, "not started"
         return self._listener.endpoint
+
+    @property
+    def event_queue(self) -> str:
+        """The URL of the queue that events of changes come by."""
+        return self._queue(QUEUE)
+
+    @property
+    def event_dead_letter_queue(self) -> str:
+        return self._queue(DEAD_LETTERS)
+
+    def _queue(self, name: str) -> str:
+        return f"{self.endpoint}/{self._there.tooling}/{name}"
+
+    @property
+    def bridge(self) -> EventBridge:
+        """Where events pass: its options may be changed, and what came last be looked at."""
+        assert self._bridge, "not started"
+        return self._bridge
 
     @property
     def truth(self) -> list[dict[str, str]]:
@@ -131,6 +170,8 @@ class EmulatedAws:
                 "secret_access_key": planted.hub_key[1],
             },
             "discovery_role": seed_module.DISCOVERY,
+            "event_queue": self.event_queue,
+            "event_dead_letter_queue": self.event_dead_letter_queue,
             "scanner_role": seed_module.SCANNER,
             "remediator_role": seed_module.REMEDIATOR,
             "external_id": planted.external_id,

@@ -61,6 +61,7 @@ class EmulatedAzure:
         federation_delay: float = 0.0,
         token_lifetime: int = 3599,
         graph: GraphOptions | None = None,
+        latency: float = 0.0,
         event_delay: float = 0.0,
         event_duplicates: float = 0.0,
         event_reordering: float = 0.0,
@@ -70,6 +71,7 @@ class EmulatedAzure:
         data_dir.mkdir(parents=True, exist_ok=True)
         self.ca_file = data_dir / "ca.pem"
         self._ca.cert_pem.write_to_path(str(self.ca_file))
+        self._latency = latency
         self._issuer_jwk = _issuer_jwk(issuer_public_key_pem, issuer_key_id)
         self._sockets = [_listen(), _listen(), _listen()]
         ports = [listening.getsockname()[1] for listening in self._sockets]
@@ -238,6 +240,8 @@ class EmulatedAzure:
             self._manager.application(website),
             self.queues.application(),
         )
+        for application in applications if self._latency else ():
+            application.middlewares.append(self._wait)
         runners = [
             web.AppRunner(application, access_log=None, shutdown_timeout=1)
             for application in applications
@@ -259,6 +263,11 @@ class EmulatedAzure:
                 _hang_up(runner)
                 await runner.cleanup()
             await asyncio.sleep(0.01)  # lets the aborted connections be told that they are lost
+
+    @web.middleware
+    async def _wait(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        await asyncio.sleep(self._latency)
+        return await handler(request)
 
     async def _settle(self) -> None:
         """End what nobody polls even while nobody asks anything: its event is waited for."""
