@@ -339,3 +339,8 @@ def _only_if(call: Call, etag: str | None) -> Mapping[str, str]:
 def may_be_propagation(error: BaseException) -> bool:
     """Whether a role assignment that is not in force, or not known yet, is at fault."""
     return isinstance(error, AccessRefused) and error.code.endswith("AuthorizationFailed")
+
+
+def prepare_azure() -> None:
+    """Import what a session needs: most processes never write, and do without."""
+    import azure.mgmt.resource.resources  # noqa: F401

@@ -10,8 +10,8 @@ from typing import Protocol
 from pydantic import SecretStr
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from tasks.clouds.aws_write import open_aws
-from tasks.clouds.azure_write import may_be_propagation, open_azure
+from tasks.clouds.aws_write import open_aws, prepare_aws
+from tasks.clouds.azure_write import may_be_propagation, open_azure, prepare_azure
 from tasks.clouds.propagation import Propagation, patiently
 from tasks.clouds.sdk_errors import PartlyWritten, UnsettledWrite
 from tasks.clouds.session_policy import permissions
@@ -218,3 +218,15 @@ def _taken_back(
 def _in_words(error: BaseException) -> str:
     """Other people's errors may quote what they were given: only their name."""
     return str(error) if isinstance(error, SutureError) else type(error).__name__
+
+
+def prepare(inventory: Inventory) -> None:
+    """Load what the first session of each cloud would have to, a second or two of it.
+
+    Nobody is asked anything.
+    """
+    for source in inventory.sources:
+        if isinstance(source, AwsSource):
+            prepare_aws(source)
+        else:
+            prepare_azure()

@@ -14,9 +14,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import hydrated_context, serialize_context
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from tasks import settings
 from tasks.clouds.queues import EventQueue
+from tasks.clouds.remediator import prepare
 from tasks.errors import BadInput, SutureError
 from tasks.inventory import AwsSource, Inventory, load_inventory
 from tasks.policy import Group
@@ -71,13 +73,18 @@ def make_listener(flow_run_id: str | None, remediator: InThreads) -> Listener:
 
 def listen(listener: Listener) -> None:
     """Run a listener until it is told to stop, by a signal too. Raises what nobody expects."""
-    asyncio.run(_listen(listener))
+    # The end of each run below would else wait for up to a second for its heart to stop: whether
+    # this process lives is told by its locks in the warehouse.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        asyncio.run(_listen(listener))
 
 
 async def _listen(listener: Listener) -> None:
     loop = asyncio.get_running_loop()
     for number in STOPS:
         loop.add_signal_handler(number, listener.stop)
+    # Before there is an event that would have to wait for it.
+    await asyncio.to_thread(prepare, load_inventory(settings.inventory_path()))
     async with AsyncExitStack() as opened:
         if beside := BESIDE.get():
             await opened.enter_async_context(beside.serve(listener))
