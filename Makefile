@@ -7,7 +7,7 @@ ARGS  ?=
 # Processes that test: files are shared out among them. 0 tests in one, for a debugger.
 TESTERS ?= 2
 
-.PHONY: demo test benchmark generated lint types arrows check lock clean setup
+.PHONY: demo test benchmark benchmark-react generated lint types arrows check lock clean setup
 
 demo: $(READY)
 	@$(BIN)/suture demo $(ARGS)
@@ -18,6 +18,10 @@ test: $(READY)
 # Suture against the floors, boto3, Prowler and c7n-org; ARGS="--quick --json" takes under a minute.
 benchmark: $(READY)
 	@$(BIN)/python tests/benchmarks/fleet/run.py $(ARGS)
+
+# From a bad change to its verified fix, on both clouds; ARGS="--quick --json" takes under a minute.
+benchmark-react: $(READY)
+	@$(BIN)/python tests/benchmarks/react/run.py $(ARGS)
 
 # What is made from the rule table: the README's table, the templates that customers deploy.
 generated: $(READY)

@@ -223,6 +223,9 @@ def local(
     event_reordering: Annotated[
         float, typer.Option(min=0, max=1, help="The share of events that others overtake.")
     ] = 0.0,
+    warm_gates: Annotated[
+        bool, typer.Option(help="The customer keeps all gates open ahead, for automatic fixes.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
 ) -> None:
     """Run just the emulated clouds until interrupted, and say how to reach them."""
@@ -239,6 +242,7 @@ def local(
         event_delay=event_delay,
         event_duplicates=event_duplicates,
         event_reordering=event_reordering,
+        warm_gates=warm_gates,
     )
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import ssl
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 import pyotp
 import trustme
 from azure.identity import ClientSecretCredential
+from pydantic import SecretStr
 
 from deployments.local.issued import note
 from deployments.opener.allow import Allowed
@@ -28,6 +30,7 @@ from deployments.opener.core import MOST_REQUEST, Opener, Settings
 from deployments.opener.journal import FileJournal
 from deployments.opener.secret import read_secret
 from deployments.opener.store import FileStore
+from deployments.opener.warm import WarmGate
 from tasks.clouds.aws_request import AwsCredentials
 from tasks.clouds.azure_write import identity_options
 from tasks.clouds.gate import MOST_MINUTES, CustomerCredentials
@@ -47,6 +50,7 @@ class EmulatedCustomer:
     ``inventory`` names the clouds and Suture's issuer. ``aws_credentials`` has access_key_id and
     secret_access_key, ``azure_credentials`` client_id and client_secret: the customer's own.
     ``allowed_actions`` are the permissions it opens for, by default those of the rule table.
+    ``warm`` are the gates that are kept open ahead, from when it starts.
     ``ca`` signs the endpoint's certificate, and is trusted when the issuer's keys are read.
     """
 
@@ -61,6 +65,7 @@ class EmulatedCustomer:
         port: int = 0,
         allowed_actions: Collection[str] | None = None,
         most_minutes: int = MOST_MINUTES,
+        warm: Sequence[WarmGate] = (),
     ) -> None:
         self._inventory = inventory
         self._aws, self._azure = aws_credentials, azure_credentials
@@ -77,6 +82,8 @@ class EmulatedCustomer:
         self.journal_file = data_dir / "opener-journal.jsonl"
         trust = ssl.create_default_context()
         ca.configure_trust(trust)
+        warm_key = SecretStr(secrets.token_urlsafe(48))
+        self._warm = bool(warm)
         actions = _table_actions() if allowed_actions is None else allowed_actions
         self.opener = Opener(
             Settings(
@@ -84,6 +91,8 @@ class EmulatedCustomer:
                 allow=(Allowed(("*",), tuple(actions), minutes=most_minutes),),
                 seed=lambda: read_secret(self.seed_file.as_uri()),
                 credentials=self.credentials,
+                warm=tuple(warm),
+                warm_key=lambda: warm_key,
             ),
             inventory,
             FileStore(data_dir / "opener"),
@@ -92,6 +101,8 @@ class EmulatedCustomer:
         )
 
     def start(self) -> EmulatedCustomer:
+        if self._warm:
+            self.opener.tick()
         for thread in self._threads:
             thread.start()
         return self

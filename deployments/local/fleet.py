@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,11 +19,14 @@ from ruamel.yaml import YAML
 from deployments.local.aws.server import EmulatedAws
 from deployments.local.azure.server import EmulatedAzure
 from deployments.local.customer import EmulatedCustomer
+from deployments.opener.warm import WarmGate
 from tasks.clouds.issuer import generate_key
 from tasks.inventory import load_inventory
-from tasks.rules import rules_of
+from tasks.model import Account, Cloud
+from tasks.rules import RULES, rules_of
 
 ISSUER_KEY_ID = "suture-local"
+WARM_HOURS = 10
 
 # What the truth is about: the findings of these rules were planted. By others a scan finds what
 # such resources have that nobody thought of.
@@ -44,8 +48,9 @@ class Fleet:
     ``propagation_seconds`` is how long trust policies, federated credentials and role assignments
     take to be known, and to be forgotten. Events come ``event_delay`` seconds after what they tell
     of, the share ``event_duplicates`` twice, and the share ``event_reordering`` up to a second
-    later still. Use it as a context manager. ``description`` is what `suture local --json` prints;
-    the file it names under "truth" lists what a scan must find.
+    later still. ``warm_gates``: the customer keeps all gates open ahead. Use it as a context
+    manager. ``description`` is what `suture local --json` prints; the file it names under "truth"
+    lists what a scan must find.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Fleet:
         event_delay: float = 0.0,
         event_duplicates: float = 0.0,
         event_reordering: float = 0.0,
+        warm_gates: bool = False,
     ) -> None:
         self.data_dir = data_dir
         self.seed = seed
@@ -93,6 +99,7 @@ class Fleet:
             latency=latency,
             **events,
         )
+        self._warm_gates = warm_gates
         self.description: dict[str, Any] = {}
         self._open = ExitStack()
 
@@ -145,11 +152,45 @@ class Fleet:
             azure_credentials=self.description["azure"]["customer"],
             ca=self._ca,
             data_dir=self.data_dir,
+            warm=self._gates_to_keep_warm() if self._warm_gates else (),
         )
         self._open.callback(customer.stop)
         customer.start()
         self.description["token_endpoint"] = {"url": customer.url}
         self.description["customer_seed_file"] = str(customer.seed_file)
+
+    def _gates_to_keep_warm(self) -> list[WarmGate]:
+        """Those of every account that holds a finding, for all that a fix may do there; on Azure
+        for the resources that fail.
+        """
+        now = datetime.now(UTC)
+        starts = max(now - timedelta(hours=1), now.replace(hour=0, minute=0)).time()
+        ends = min(now + timedelta(hours=WARM_HOURS), now.replace(hour=23, minute=59)).time()
+        sources = {one: self._source_name(one) for one in Cloud}
+        writes = {
+            cloud: tuple(
+                sorted({one for rule in RULES if rule.cloud is cloud for one in rule.writes})
+            )
+            for cloud in Cloud
+        }
+        failing: dict[tuple[Cloud, str], set[str]] = {}
+        for found in self.truth["findings"]:
+            place = (Cloud(found["cloud"]), found["account"])
+            failing.setdefault(place, set()).add(found["resource"])
+        return [
+            WarmGate(
+                Account(cloud, account, source=sources[cloud]),
+                writes[cloud],
+                ("*",) if cloud is Cloud.AWS else tuple(sorted(resources)),
+                starts,
+                ends,
+            )
+            for (cloud, account), resources in failing.items()
+        ]
+
+    def _source_name(self, cloud: Cloud) -> str:
+        (source,) = inventory_of(self.description)[cloud.value]
+        return str(source["name"])
 
     def _write_truth(self) -> None:
         Path(self.description["truth"]).write_text(json.dumps(self.truth, indent=1))

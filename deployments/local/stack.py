@@ -54,7 +54,8 @@ class Stack:
 
     ``env`` is what Suture's own processes run with; ``customer_env`` is the emulated customer's,
     with the credentials that open gates. ``propagation_seconds`` is how long the clouds take to
-    know of an opening. Start it on the main thread (see ``Child``).
+    know of an opening, ``latency`` the seconds added to every call of theirs; ``warm_gates``: the
+    customer keeps all gates open ahead. Start it on the main thread (see ``Child``).
     """
 
     def __init__(
@@ -64,10 +65,13 @@ class Stack:
         azure: int,
         seed: int,
         propagation_seconds: float = 0.0,
+        latency: float = 0.0,
+        warm_gates: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.aws, self.azure, self.seed, self.say = aws, azure, seed, say
         self.propagation_seconds = propagation_seconds
+        self.latency, self.warm_gates = latency, warm_gates
         self.env: dict[str, str] = dict(os.environ)
         self.customer_env: dict[str, str] = {}
         self.fleet: dict[str, Any] = {}
@@ -156,6 +160,8 @@ class Stack:
             *("local", "--json", "--aws", str(self.aws), "--azure", str(self.azure)),
             *("--seed", str(self.seed), "--data", str(self.dir / "clouds")),
             *("--propagation-seconds", str(self.propagation_seconds)),
+            *("--latency", str(self.latency)),
+            *(["--warm-gates"] if self.warm_gates else []),
             pipe=True,
         )
         owner = self.postgres.url("warehouse", role=OWNER)  # known to this process only

@@ -1,0 +1,292 @@
+"""The react benchmark: from a bad change that a cloud tells of to its verified fix, on both clouds.
+
+    make benchmark-react                        20 s at 1 and 10 events a second, 5 s at 100
+    make benchmark-react ARGS="--quick --json"  under a minute, one JSON line
+
+The embedded default, with warm gates and emulated clouds that add 20 ms to every call. A change is
+made with the customer's own credentials; the clock runs from the answer to that call, a little
+before its event is in the queue, to the moment at which the fix is recorded as verified.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+import httpx
+
+from deployments.local.prefect_api import PrefectApi
+from deployments.local.stack import Stack
+from tasks.warehouse.database import connect
+
+LATENCY = 0.02
+RATES = {1: 20.0, 10: 20.0, 100: 5.0}  # events a second: for so many seconds
+QUICK = {1: 3.0, 10: 2.0, 100: 0.4}
+PATIENCE, QUICK_PATIENCE = 300.0, 20.0  # seconds after the last change, until what is left is lost
+AWS_RULE, AZURE_RULE = "aws_ec2_security_group_ssh_not_open", "azure_storage_account_https_only"
+POLICIES = f"""\
+suture: 1
+policies:
+  - name: react
+    match: {{rule: [{AWS_RULE}, {AZURE_RULE}]}}
+    mode: automatic
+    warm_gate: true
+    most_runs: 1000
+    escalate: {{after: 1000, within: 1h}}
+"""
+STORAGE_API = "2023-05-01"
+
+
+@dataclass(frozen=True, slots=True)
+class Breakable:
+    """One resource, and how somebody makes it bad."""
+
+    id: str
+    spoil: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What came of the changes of one cloud at one rate. Times are in seconds."""
+
+    median_s: float | None
+    p95_s: float | None
+    p99_s: float | None
+    events: int
+    lost: int
+    duplicated: int
+    caught_up_s: float
+
+    def json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few events of each rate")
+    parser.add_argument("--json", action="store_true", help="one JSON line, nothing else")
+    parser.add_argument("--listeners", type=int, default=1, help="processes that react")
+    given = parser.parse_args()
+    rates = QUICK if given.quick else RATES
+    patience = QUICK_PATIENCE if given.quick else PATIENCE
+    say: Callable[[str], None] = (lambda _: None) if given.json else _say
+    with _running(say, given.listeners) as stack:
+        most = int(max(rate * seconds for rate, seconds in rates.items()))
+        told: dict[str, dict[str, Any]] = {}
+        for cloud, found in (("aws", _groups(stack, most)), ("azure", _storage(stack))):
+            for rate, seconds in rates.items():
+                timing = _measure(found, rate, seconds, patience)
+                told.setdefault(cloud, {})[str(rate)] = timing.json()
+                say(_line(cloud, rate, timing))
+    if given.json:
+        sys.stdout.write(json.dumps(told) + "\n")
+    return 1 if any(one["lost"] for rates in told.values() for one in rates.values()) else 0
+
+
+@contextmanager
+def _running(say: Callable[[str], None], listeners: int) -> Iterator[Stack]:
+    """The embedded default, scanned once, with listeners at work."""
+    with Stack(aws=5, azure=4, seed=7, latency=LATENCY, warm_gates=True, say=say) as stack:
+        policies = stack.dir / "react.yaml"
+        policies.write_text(POLICIES, encoding="utf-8")
+        stack.env |= {
+            "SUTURE_POLICIES": str(policies),
+            "SUTURE_RULES": f"{AWS_RULE},{AZURE_RULE}",
+        }
+        os.environ |= {k: v for k, v in stack.env.items() if k.startswith(("SUTURE_", "PREFECT_"))}
+        api = PrefectApi(stack.api_url)
+        scan = api.start("scan-fleet/nightly", {"hand_to_triage": False, "request_seconds": 3})
+        api.wait([scan], seconds=120)
+        for number in range(listeners):
+            stack.child(f"react-{number}", "react")
+        _wait_for_listeners(listeners)
+        yield stack
+
+
+def _wait_for_listeners(count: int) -> None:
+    deadline = time.monotonic() + 60
+    with connect() as warehouse:
+        while warehouse.execute("SELECT count(*) FROM listeners").fetchone() != (count,):
+            assert time.monotonic() < deadline, "no listener began"
+            time.sleep(0.1)
+
+
+def _groups(stack: Stack, count: int) -> list[Breakable]:
+    """Security groups in two accounts of the organization that nothing else uses."""
+    aws = stack.fleet["aws"]
+    own = {"endpoint_url": aws["endpoint"], "region_name": aws["regions"][0]}
+    keys = aws["customer"]
+    sts = boto3.client(
+        "sts",
+        aws_access_key_id=keys["access_key_id"],
+        aws_secret_access_key=keys["secret_access_key"],
+        **own,
+    )
+    found: list[Breakable] = []
+    accounts = _accounts("aws", leave_out=aws["organization"]["management_account"])[:2]
+    for account in accounts:
+        assumed = sts.assume_role(
+            RoleArn=f"arn:aws:iam::{account}:role/{aws['admin_role']}", RoleSessionName="benchmark"
+        )["Credentials"]
+        ec2 = boto3.client(
+            "ec2",
+            aws_access_key_id=assumed["AccessKeyId"],
+            aws_secret_access_key=assumed["SecretAccessKey"],
+            aws_session_token=assumed["SessionToken"],
+            **own,
+        )
+        for number in range((count + 1) // len(accounts)):
+            name = f"benchmark-{number}"
+            group = ec2.create_security_group(GroupName=name, Description=name)["GroupId"]
+            found.append(Breakable(group, _opens(ec2, group)))
+    half = len(found) // 2
+    return [one for pair in zip(found[:half], found[half:], strict=True) for one in pair]
+
+
+def _opens(ec2: Any, group: str) -> Callable[[], None]:
+    everybody = [{"CidrIp": "0.0.0.0/0"}]
+    rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": everybody}
+    return lambda: ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+
+
+def _storage(stack: Stack) -> list[Breakable]:
+    """The storage accounts that take only HTTPS after their first fix: all that are planted."""
+    azure = stack.fleet["azure"]
+    trust = {"verify": stack.fleet["ca_file"], "trust_env": False}
+    customer = azure["customer"]
+    token = httpx.post(
+        f"{azure['authority']}/{azure['tenant']}/oauth2/v2.0/token",
+        data={
+            "grant_type": "client_credentials",
+            "client_id": customer["client_id"],
+            "client_secret": customer["client_secret"],
+            "scope": f"{azure['audience'].rstrip('/')}/.default",
+        },
+        **trust,
+    ).json()["access_token"]
+    http = httpx.Client(
+        base_url=azure["resource_manager"], headers={"Authorization": f"Bearer {token}"}, **trust
+    )
+    with connect() as warehouse:
+        rows = warehouse.execute(
+            "SELECT id FROM resources WHERE kind = 'azure.storage.account' AND id = ANY(%s)",
+            ([one["resource"] for one in _truth(stack) if "storage" in one["resource"]],),
+        )
+        ids = sorted(identity for (identity,) in rows)
+
+    def spoiler(identity: str) -> Callable[[], None]:
+        body = {"properties": {"supportsHttpsTrafficOnly": False}}
+        address = f"{identity}?api-version={STORAGE_API}"
+
+        def spoil() -> None:
+            http.patch(address, json=body).raise_for_status()
+
+        return spoil
+
+    return [Breakable(identity, spoiler(identity)) for identity in ids]
+
+
+def _truth(stack: Stack) -> list[dict[str, str]]:
+    with open(stack.fleet["truth"], encoding="utf-8") as file:
+        told: list[dict[str, str]] = json.load(file)["findings"]
+    return told
+
+
+def _accounts(cloud: str, *, leave_out: str) -> list[str]:
+    with connect() as warehouse:
+        rows = warehouse.execute(
+            "SELECT id FROM accounts WHERE cloud = %s AND last_outcome = 'covered' AND id <> %s "
+            "ORDER BY id",
+            (cloud, leave_out),
+        )
+        return [account for (account,) in rows]
+
+
+def _measure(found: Sequence[Breakable], rate: int, seconds: float, patience: float) -> Timing:
+    """Make so many changes a second, one resource after another, and wait for their fixes."""
+    count = max(1, round(rate * seconds))
+    chosen = [found[number % len(found)] for number in range(count)]
+    made: list[tuple[str, datetime]] = []
+    began = time.monotonic()
+
+    def change(number: int, one: Breakable) -> None:
+        time.sleep(max(0.0, began + number / rate - time.monotonic()))
+        one.spoil()
+        made.append((one.id, datetime.now(UTC)))
+
+    start = datetime.now(UTC)
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(change, range(count), chosen))
+    last = time.monotonic()
+    while True:
+        fixes = _fixes(start)
+        seen = [_fixed(fixes, one, at) for one, at in made]
+        left = sum(one is None for one in seen)
+        if not left or time.monotonic() - last > patience:
+            break
+        time.sleep(0.1)
+    taken = sorted(
+        (one - at).total_seconds() for one, (_, at) in zip(seen, made, strict=True) if one
+    )
+    changes = {one: sum(name == one for name, _ in made) for one, _ in made}
+    return Timing(
+        *(_share(taken, share) for share in (0.5, 0.95, 0.99)),
+        events=count,
+        lost=left,
+        duplicated=sum(max(0, len(fixes.get(one, ())) - n) for one, n in changes.items()),
+        caught_up_s=round(time.monotonic() - last, 2),
+    )
+
+
+def _fixes(since: datetime) -> dict[str, list[datetime]]:
+    """When fixes were verified since, by the id of their resource."""
+    found: dict[str, list[datetime]] = {}
+    with connect() as warehouse:
+        for resource, at in warehouse.execute(
+            "SELECT f.resource, r.finished_at FROM remediations r "
+            "JOIN findings f ON f.id = r.finding_id "
+            "WHERE r.state = 'remediated' AND r.finished_at >= %s ORDER BY r.finished_at",
+            (since,),
+        ):
+            found.setdefault(resource.rpartition("security-group/")[2], []).append(at)
+    return found
+
+
+def _fixed(fixes: dict[str, list[datetime]], resource: str, since: datetime) -> datetime | None:
+    return next((at for at in fixes.get(resource, ()) if at >= since), None)
+
+
+def _share(taken: Sequence[float], share: float) -> float | None:
+    if not taken:
+        return None
+    if share == 0.5:
+        return round(statistics.median(taken), 2)
+    return round(taken[min(len(taken) - 1, int(len(taken) * share))], 2)
+
+
+def _line(cloud: str, rate: int, timing: Timing) -> str:
+    return (
+        f"{cloud:6}{rate:4}/s  {timing.events:4} changes  median {timing.median_s} s  "
+        f"p95 {timing.p95_s} s  p99 {timing.p99_s} s  lost {timing.lost}  "
+        f"duplicated {timing.duplicated}  caught up {timing.caught_up_s} s after the last"
+    )
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
