@@ -15,11 +15,12 @@ from deployments.generated import sections
 from tasks.inventory import parse_inventory
 from tasks.policy import parse_policies
 
-sys.path.insert(0, str(Path(__file__).parent / "benchmarks" / "fleet"))  # scripts, not a package
+FLEET, REACT = (Path(__file__).parent / "benchmarks" / name for name in ("fleet", "react"))
+sys.path[:0] = [str(FLEET), str(REACT)]  # scripts, not packages
 
+import react_report
 from report import markdown
 
-FLEET = Path(__file__).parent / "benchmarks" / "fleet"
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
@@ -63,3 +64,10 @@ def test_the_benchmark_table_is_the_recorded_run() -> None:
 
 def _blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_figures_of_reacting_are_the_recorded_run() -> None:
+    record = json.loads((REACT / "react.json").read_text(encoding="utf-8"))
+    found = re.search(r"<!-- react:.*?-->\n(.*?)<!-- /react -->", README, re.DOTALL)
+    assert found
+    assert found[1].strip() == react_report.markdown(record).strip()

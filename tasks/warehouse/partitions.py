@@ -15,12 +15,15 @@ PREFIX = "observations_"
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """What ``retire`` dropped. ``scans`` counts scans, the others rows; partitions are named."""
+    """What ``retire`` dropped. ``scans`` and ``events`` count those, the others rows; partitions
+    are named.
+    """
 
     partitions: tuple[str, ...]
     scans: int
     scan_accounts: int
     scan_coverage: int
+    events: int = 0
 
 
 def make_partitions(conn: psycopg.Connection, ahead: int = 2) -> list[str]:
@@ -77,7 +80,8 @@ def retire(
     ``observations_months`` whole months stay beside the current one. Scans that began more than
     ``scans_days`` ago go with their accounts and coverage, but for those that the newest look at an
     account is of, that findings still say were the last or first to see them, or that have not
-    ended. Findings, episodes, remediations, snapshots and the audit log are never touched. Raises
+    ended; events that were received before then go with what they were about, once all of that is
+    done. Findings, episodes, remediations, snapshots and the audit log are never touched. Raises
     BadInput where a number is less than one.
     """
     for field, value in (("observations_months", observations_months), ("scans_days", scans_days)):
@@ -96,7 +100,18 @@ def retire(
         ).rowcount
         scans = conn.execute("DELETE FROM scans s USING old_scans o WHERE s.id = o.id").rowcount
         conn.execute("DROP TABLE old_scans")
-    return Retired(partitions, scans, accounts, coverage)
+    events = conn.execute(OLD_EVENTS, {"before": datetime.now(UTC) - timedelta(days=scans_days)})
+    return Retired(partitions, scans, accounts, coverage, events.rowcount)
+
+
+OLD_EVENTS = """
+DELETE FROM events e
+WHERE e.received_at < %(before)s
+  AND NOT EXISTS (
+      SELECT FROM event_targets t
+      WHERE t.cloud = e.cloud AND t.event_id = e.id AND t.state = 'pending'
+  )
+"""
 
 
 # A scan that covered an account nobody has covered since is the only proof of what is known of it,

@@ -1,6 +1,7 @@
 """The react benchmark: from a bad change that a cloud tells of to its verified fix, on both clouds.
 
-    make benchmark-react                        20 s at 1 and 10 events a second, 5 s at 100
+    make benchmark-react                        20 s at 1 and 10 events a second, 5 s at 100;
+                                                writes react.json beside
     make benchmark-react ARGS="--quick --json"  under a minute, one JSON line
 
 The embedded default, with warm gates and emulated clouds that add 20 ms to every call. A change is
@@ -21,15 +22,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import boto3
 import httpx
+from react_report import markdown
 
 from deployments.local.prefect_api import PrefectApi
 from deployments.local.stack import Stack
 from tasks.warehouse.database import connect
 
+HERE = Path(__file__).parent
 LATENCY = 0.02
 RATES = {1: 20.0, 10: 20.0, 100: 5.0}  # events a second: for so many seconds
 QUICK = {1: 3.0, 10: 2.0, 100: 0.4}
@@ -76,9 +80,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few events of each rate")
     parser.add_argument("--json", action="store_true", help="one JSON line, nothing else")
+    parser.add_argument("--rates", type=int, nargs="+", help="only these, for two seconds each")
     parser.add_argument("--listeners", type=int, default=1, help="processes that react")
     given = parser.parse_args()
     rates = QUICK if given.quick else RATES
+    if given.rates:
+        rates = dict.fromkeys(given.rates, 2.0)
     patience = QUICK_PATIENCE if given.quick else PATIENCE
     say: Callable[[str], None] = (lambda _: None) if given.json else _say
     with _running(say, given.listeners) as stack:
@@ -89,6 +96,9 @@ def main() -> int:
                 timing = _measure(found, rate, seconds, patience)
                 told.setdefault(cloud, {})[str(rate)] = timing.json()
                 say(_line(cloud, rate, timing))
+    if not (given.quick or given.rates):
+        (HERE / "react.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        say(markdown(told))
     if given.json:
         sys.stdout.write(json.dumps(told) + "\n")
     return 1 if any(one["lost"] for rates in told.values() for one in rates.values()) else 0
