@@ -15,12 +15,13 @@ from deployments.generated import sections
 from tasks.inventory import parse_inventory
 from tasks.policy import parse_policies
 
-FLEET, REACT = (Path(__file__).parent / "benchmarks" / name for name in ("fleet", "react"))
-sys.path[:0] = [str(FLEET), str(REACT)]  # scripts, not packages
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks" / "fleet"))  # scripts, not a package
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks" / "react"))
 
 import react_report
 from report import markdown
 
+FLEET, REACT = (Path(__file__).parent / "benchmarks" / name for name in ("fleet", "react"))
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
