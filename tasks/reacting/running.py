@@ -26,6 +26,7 @@ from tasks.reacting.listener import Listener
 from tasks.reacting.metrics import Metrics
 from tasks.reconciling import settle_run
 from tasks.triage import reconcile_approvals, start_approval
+from tasks.warehouse.kept import keeping
 
 PREFECT_AWAY = "Prefect's server cannot be asked"
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -75,7 +76,7 @@ def listen(listener: Listener) -> None:
     """Run a listener until it is told to stop, by a signal too. Raises what nobody expects."""
     # The end of each run below would else wait for up to a second for its heart to stop: whether
     # this process lives is told by its locks in the warehouse.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), keeping():
         asyncio.run(_listen(listener))
 
 

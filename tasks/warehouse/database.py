@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from tasks.errors import BadInput
+from tasks.warehouse.kept import KEEPER, KeptConnection
 
 if TYPE_CHECKING:  # 25 MB that a process which only loads does without
     from alembic.config import Config
@@ -32,14 +33,20 @@ def warehouse_url() -> str:
 def connect(url: str | None = None, *, field: str = VARIABLE) -> psycopg.Connection:
     """A connection in autocommit mode: each of our functions is a transaction of its own.
 
-    Use it as a context manager, which closes it. Raises BadInput, without the password, where the
-    address is malformed or nobody answers there; ``field`` is where the address was written.
+    Use it as a context manager, which closes it, or within ``kept.keeping`` gives it back. Raises
+    BadInput, without the password, where the address is malformed or nobody answers there;
+    ``field`` is where the address was written.
     """
     url = _checked(url or warehouse_url(), field)
+    keeper = KEEPER.get()
+    if keeper is not None and (known := keeper.hand_out(url)):
+        return known
     try:
-        return psycopg.connect(
+        made = KeptConnection.connect(
             url, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="suture"
         )
+        made.keeper, made.url = keeper, url
+        return made
     except psycopg.OperationalError as refused:
         raise BadInput(field, f"no connection: {_first_line(refused)}.", HINT) from None
 

@@ -22,7 +22,7 @@ from tasks.warehouse.rows import clean, clean_json
 HELD = 5_782_007  # the first half of a target's advisory lock
 SILENT = timedelta(seconds=30)  # a listener that has said nothing for so long is gone
 BACKOFF = timedelta(seconds=2)  # doubled with each try
-MOST_TRIES = 9  # the last one about a quarter of an hour after the first
+MOST_TRIES = 9  # the last one nine minutes after the first
 OVERFETCH = 4  # targets looked at for each that is wanted: others may hold some
 
 TEXT: LiteralString = "concat_ws('|', t.cloud, t.account, t.region, t.kind, t.resource)"

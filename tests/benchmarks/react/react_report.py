@@ -22,4 +22,7 @@ def markdown(record: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
             figures = (one["median_s"], one["p95_s"], one["p99_s"], one["lost"], one["duplicated"])
             cells = " | ".join(str(figure) for figure in (rate, one["events"], *figures))
             lines.append(f"| {what} | {cells} |")
+    if beside := record.get("custodian"):
+        figures = f"{beside['events']} | {beside['median_s']}"
+        lines.append(f"| Cloud Custodian's handler, warm, on the same AWS change | one by one | {figures} |  |  |  |  |")
     return "\n".join(lines)

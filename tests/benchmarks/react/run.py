@@ -17,15 +17,16 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import boto3
+import custodian
 import httpx
 from react_report import markdown
 
@@ -35,6 +36,8 @@ from tasks.warehouse.database import connect
 
 HERE = Path(__file__).parent
 LATENCY = 0.02
+PROPAGATION = 3.0  # seconds until the emulated clouds know of an opening
+COLD, CUSTODIAN = 10.0, 11  # seconds without warm gates; changes that Custodian is given
 RATES = {1: 20.0, 10: 20.0, 100: 5.0}  # events a second: for so many seconds
 QUICK = {1: 3.0, 10: 2.0, 100: 0.4}
 PATIENCE, QUICK_PATIENCE = 300.0, 20.0  # seconds after the last change, until what is left is lost
@@ -58,6 +61,8 @@ class Breakable:
 
     id: str
     spoil: Callable[[], None]
+    account: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +93,27 @@ def main() -> int:
         rates = dict.fromkeys(given.rates, 2.0)
     patience = QUICK_PATIENCE if given.quick else PATIENCE
     say: Callable[[str], None] = (lambda _: None) if given.json else _say
-    with _running(say, given.listeners) as stack:
+    whole = not (given.quick or given.rates)
+    told: dict[str, dict[str, Any]] = {}
+    with _scanned(say) as stack:
         most = int(max(rate * seconds for rate, seconds in rates.items()))
-        told: dict[str, dict[str, Any]] = {}
-        for cloud, found in (("aws", _groups(stack, most)), ("azure", _storage(stack))):
+        groups = _groups(stack, most)
+        beside = custodian.measure(stack.fleet, groups[: 2 * CUSTODIAN : 2]) if whole else None
+        _listen(stack, given.listeners)
+        for cloud, found in (("aws", groups), ("azure", _storage(stack))):
             for rate, seconds in rates.items():
                 timing = _measure(found, rate, seconds, patience)
                 told.setdefault(cloud, {})[str(rate)] = timing.json()
-                say(_line(cloud, rate, timing))
-    if not (given.quick or given.rates):
+                say(_line(cloud, str(rate), timing))
+            if whole:
+                with _cold(stack):
+                    timing = _measure(found, 1, COLD, patience)
+                told[cloud]["1, gate not warm"] = timing.json()
+                say(_line(cloud, "1 cold", timing))
+        if beside:
+            told["custodian"] = beside
+            say(f"Cloud Custodian's handler: {beside}")
+    if whole:
         (HERE / "react.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         say(markdown(told))
     if given.json:
@@ -105,9 +122,17 @@ def main() -> int:
 
 
 @contextmanager
-def _running(say: Callable[[str], None], listeners: int) -> Iterator[Stack]:
-    """The embedded default, scanned once, with listeners at work."""
-    with Stack(aws=5, azure=4, seed=7, latency=LATENCY, warm_gates=True, say=say) as stack:
+def _scanned(say: Callable[[str], None]) -> Iterator[Stack]:
+    """The embedded default, scanned once."""
+    with Stack(
+        aws=5,
+        azure=4,
+        seed=7,
+        latency=LATENCY,
+        propagation_seconds=PROPAGATION,
+        warm_gates=True,
+        say=say,
+    ) as stack:
         policies = stack.dir / "react.yaml"
         policies.write_text(POLICIES, encoding="utf-8")
         stack.env |= {
@@ -118,10 +143,22 @@ def _running(say: Callable[[str], None], listeners: int) -> Iterator[Stack]:
         api = PrefectApi(stack.api_url)
         scan = api.start("scan-fleet/nightly", {"hand_to_triage": False, "request_seconds": 3})
         api.wait([scan], seconds=120)
-        for number in range(listeners):
-            stack.child(f"react-{number}", "react")
-        _wait_for_listeners(listeners)
         yield stack
+
+
+def _listen(stack: Stack, listeners: int) -> None:
+    for number in range(listeners):
+        stack.child(f"react-{number}", "react")
+    _wait_for_listeners(listeners)
+
+
+@contextmanager
+def _cold(stack: Stack) -> Iterator[None]:
+    """As if no gate were kept open ahead: each run has one opened for itself."""
+    policies = stack.dir / "react.yaml"
+    policies.write_text(POLICIES.replace("warm_gate: true", "warm_gate: false"), encoding="utf-8")
+    yield
+    policies.write_text(POLICIES, encoding="utf-8")
 
 
 def _wait_for_listeners(count: int) -> None:
@@ -159,7 +196,7 @@ def _groups(stack: Stack, count: int) -> list[Breakable]:
         for number in range((count + 1) // len(accounts)):
             name = f"benchmark-{number}"
             group = ec2.create_security_group(GroupName=name, Description=name)["GroupId"]
-            found.append(Breakable(group, _opens(ec2, group)))
+            found.append(Breakable(group, _opens(ec2, group), account, assumed))
     half = len(found) // 2
     return [one for pair in zip(found[:half], found[half:], strict=True) for one in pair]
 
@@ -285,9 +322,9 @@ def _share(taken: Sequence[float], share: float) -> float | None:
     return round(taken[min(len(taken) - 1, int(len(taken) * share))], 2)
 
 
-def _line(cloud: str, rate: int, timing: Timing) -> str:
+def _line(cloud: str, rate: str, timing: Timing) -> str:
     return (
-        f"{cloud:6}{rate:4}/s  {timing.events:4} changes  median {timing.median_s} s  "
+        f"{cloud:6}{rate:>7}/s  {timing.events:4} changes  median {timing.median_s} s  "
         f"p95 {timing.p95_s} s  p99 {timing.p99_s} s  lost {timing.lost}  "
         f"duplicated {timing.duplicated}  caught up {timing.caught_up_s} s after the last"
     )
