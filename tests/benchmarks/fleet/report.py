@@ -108,7 +108,7 @@ def as_json(results: Sequence[Figures], settings: Mapping[str, Any]) -> dict[str
 NAMES = {
     "suture": "**Suture**, with Prefect and PostgreSQL",
     "suture-engine": "its read engine alone, one process",
-    "suture-table": "its read engine with the whole rule table",
+    "suture-table": "its read engine with the whole rule table (but for five kinds)",
     "floor-a": "floor A: signed aiohttp, evaluates nothing",
     "floor-b": "floor B: a minimal client, evaluates nothing",
     "boto3": "boto3, shared clients",
