@@ -14,11 +14,12 @@ from typing import Any, Protocol
 
 import boto3
 
-HERE = Path(__file__).parent
-CACHE = HERE.parents[2] / "build" / "benchmark"
-sys.path.append(str(HERE.parent / "fleet"))
+sys.path.append(str(Path(__file__).parents[1] / "fleet"))  # scripts, not a package
 
 from peer import environment
+
+HERE = Path(__file__).parent
+CACHE = HERE.parents[2] / "build" / "benchmark"
 
 
 class Group(Protocol):
@@ -82,7 +83,12 @@ def measure(fleet: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]
             assert handler.stdout is not None
             for group in groups:
                 group.spoil()
-                (event,) = _drain(sqs, aws["event_queue"], wait=5)
+                event = next(
+                    one
+                    for one in _drain(sqs, aws["event_queue"], wait=5)
+                    if one["detail"]["eventName"].startswith("Authorize")  # not its own
+                    and one["detail"]["requestParameters"]["groupId"] == group.id
+                )
                 handler.stdin.write(json.dumps(event) + "\n")
                 handler.stdin.flush()
                 taken.append(json.loads(handler.stdout.readline())["seconds"])

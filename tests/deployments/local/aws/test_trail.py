@@ -104,17 +104,11 @@ def test_the_names_are_cloudtrail_s(aws, told):
     )
     s3.delete_public_access_block(Bucket="trail-names")
     s3.put_object(Bucket="trail-names", Key="data", Body=b"no management event")
-    account = aws.description["organization"]["management_account"]
-    client(aws, "s3control").put_public_access_block(
-        AccountId=account,
-        PublicAccessBlockConfiguration={"BlockPublicAcls": True},
-    )
     client(aws, "iam").update_account_password_policy(MinimumPasswordLength=9)
     assert [(one["eventName"], one["awsRegion"]) for one in told()] == [
         ("CreateBucket", "eu-central-1"),
         ("PutBucketPublicAccessBlock", "eu-central-1"),
         ("DeleteBucketPublicAccessBlock", "eu-central-1"),
-        ("PutAccountPublicAccessBlock", "eu-central-1"),
         ("UpdateAccountPasswordPolicy", "us-east-1"),
     ]
     assert told()[0]["requestParameters"]["bucketName"] == "trail-names"
