@@ -119,16 +119,6 @@ async def test_while_it_waits_the_account_answers_other_calls(
     assert await waiting == []
 
 
-async def test_what_is_not_deleted_is_delivered_again(aws: EmulatedAws, source: AwsSource) -> None:
-    async with SqsQueue(source, wait_seconds=2, visibility_seconds=1) as queue:
-        await asyncio.to_thread(change, aws)
-        (first,) = await queue.receive()
-        await asyncio.sleep(1.1)
-        (second,) = await queue.receive()
-        assert (second.id, second.deliveries) == (first.id, 2)
-        await queue.delete([second])
-
-
 async def test_what_nobody_can_read_is_put_aside_with_the_reason(
     aws: EmulatedAws, queue: SqsQueue, source: AwsSource
 ) -> None:
@@ -172,3 +162,14 @@ async def test_a_queue_that_is_not_there_is_said(aws: EmulatedAws, source: AwsSo
 )
 def test_the_region_is_the_url_s(url: str, region: str) -> None:
     assert region_of(url, "eu-central-1") == region
+
+
+# The last one: moto goes on counting such a message as in hand.
+async def test_what_is_not_deleted_is_delivered_again(aws: EmulatedAws, source: AwsSource) -> None:
+    async with SqsQueue(source, wait_seconds=2, visibility_seconds=1) as queue:
+        await asyncio.to_thread(change, aws)
+        (first,) = await queue.receive()
+        await asyncio.sleep(1.1)
+        (second,) = await queue.receive()
+        assert (second.id, second.deliveries) == (first.id, 2)
+        await queue.delete([second])
