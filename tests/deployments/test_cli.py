@@ -78,7 +78,7 @@ def test_every_verb_is_there() -> None:
         *("scan", "rules", "guide", "plan", "remediate", "findings", "triage", "restore"),
         *("local", "server", "serve", "demo", "db upgrade", "policy test", "audit verify"),
         *("gate open", "gate close", "gate status", "gate enroll", "issuer documents"),
-        *("gate template", "gate sweep", "halt", "controls", "kinds"),
+        *("gate template", "gate sweep", "halt", "controls", "kinds", "react template"),
         *("audit show", "audit head", "snapshot diff", "evidence make", "evidence verify"),
     }
 

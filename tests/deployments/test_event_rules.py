@@ -367,9 +367,13 @@ def test_the_event_types_are_those_of_the_operations() -> None:
     ]
     first = next(rule for rule in RULES if rule.cloud is Cloud.AZURE)
     acting = replace(first, events=("Microsoft.Compute/virtualMachines/start/action",))
+    deleting = "Microsoft.Network/networkSecurityGroups/delete"  # of the rule's kind
     assert event_template(Cloud.AZURE, None, [acting])["variables"] == {
-        "eventTypes": ["Microsoft.Resources.ResourceActionSuccess"],
-        "operations": [["Microsoft.Compute/virtualMachines/start/action"]],
+        "eventTypes": [
+            "Microsoft.Resources.ResourceActionSuccess",
+            "Microsoft.Resources.ResourceDeleteSuccess",
+        ],
+        "operations": [["Microsoft.Compute/virtualMachines/start/action", deleting]],
     }
 
 

@@ -215,7 +215,7 @@ def test_a_cloud_that_repeats_the_code_is_not_repeated(
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(aws_write, "aws_client", lambda *_: Sts())
+    monkeypatch.setattr(aws_write, "_sts", lambda *_: Sts())
     monkeypatch.setattr(aws_write, "hub_keys", lambda _: None)
     with pytest.raises(CloudError) as caught:
         open_aws(SOURCE, "1" * 12, BUCKET, ["s3:PutBucketPolicy"], SecretStr("739211"))

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
+from unittest import mock
 from uuid import uuid4
 
 import psycopg
@@ -19,7 +20,7 @@ from deployments.local.postgres import OWNER, EmbeddedPostgres
 from tasks.audit import entry_hash, first_broken, next_entry
 from tasks.errors import BadInput
 from tasks.model import Cloud, Config, Resource, sha256
-from tasks.warehouse import audit, database, record, remediations
+from tasks.warehouse import audit, database, record, remediations, views
 from tasks.warehouse.database import OWNER_VARIABLE, VARIABLE
 
 NUMBERS = count(1)
@@ -258,7 +259,8 @@ def old(postgres: EmbeddedPostgres) -> Iterator[str]:
     name = f"old_{next(NUMBERS)}"
     postgres.create_database(name)
     url = postgres.url(name)
-    database._migrate(database.TABLES, url, revision="0003")
+    with mock.patch.object(views, "create_views"):  # today's read what came later
+        database._migrate(database.TABLES, url, revision="0003")
     last = None
     with database.connect(url) as conn:
         for number in range(3):
