@@ -11,7 +11,15 @@ from typing import Protocol
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from tasks.clouds.remediator import Session, apply_all
-from tasks.errors import ApplyFailed, CloudError, Drifted, ResourceGone, SutureError, VerifyFailed
+from tasks.errors import (
+    ApplyFailed,
+    CloudError,
+    Drifted,
+    ResourceGone,
+    SutureError,
+    VerifyFailed,
+    words_of,
+)
 from tasks.model import Resource, Step
 from tasks.plan import Plan, drifted, make_plan
 from tasks.rules import rule
@@ -139,8 +147,7 @@ def _put_back(
     why: BaseException | None = None,
 ) -> ApplyFailed | VerifyFailed:
     """Undo every step, the last first, and say how that went."""
-    # Only our own errors' words are fit to be shown.
-    reason = str(why) if isinstance(why, SutureError) else type(why).__name__ if why else ""
+    reason = words_of(why) if why else ""
     what = " ".join(part for part in (_NOT_PROVED, reason) if part)
     left = []
     for step in reversed(plan.steps):

@@ -29,6 +29,13 @@ class SutureError(Exception):
     """The root of Suture's own errors."""
 
 
+def words_of(error: BaseException) -> str:
+    """What may be kept and shown of an error: other people's may quote what they were given, so
+    that only their name is.
+    """
+    return str(error) if isinstance(error, SutureError) else type(error).__name__
+
+
 class BadInput(SutureError):
     """Unusable input. ``field`` names where it stood, ``fix`` what to write instead."""
 

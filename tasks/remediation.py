@@ -45,6 +45,7 @@ from tasks.errors import (
     ResourceGone,
     SutureError,
     VerifyFailed,
+    words_of,
 )
 from tasks.lifecycle import IllegalTransition
 from tasks.model import Finding, Resource, Step
@@ -570,8 +571,7 @@ class _Place:
 
 def _failure(error: Exception, *, begun: bool) -> Closed:
     undone = isinstance(error, VerifyFailed) or (isinstance(error, ApplyFailed) and error.undone)
-    # A database's own words may quote what it was given.
-    words = str(error) if isinstance(error, SutureError) else type(error).__name__
+    words = words_of(error)
     if not begun:
         words = f"Nothing was changed. {words}"
     if undone and isinstance(error.__cause__, HeldBack):
@@ -649,8 +649,8 @@ def _release(run: Run) -> None:
         with connect() as warehouse:
             gate_requests.released(warehouse, run.id)
     except (CloudError, GateRefused, BadInput, psycopg.Error) as error:
-        kind = str(error) if isinstance(error, SutureError) else type(error).__name__
-        get_run_logger().warning("The token endpoint did not close the gate early: %s", kind)
+        said = words_of(error)
+        get_run_logger().warning("The token endpoint did not close the gate early: %s", said)
 
 
 # --- end ---------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ from tasks.clouds.gate import (
     open_gate,
 )
 from tasks.clouds.openings import PERSON, WARM, timestamp
-from tasks.errors import BadInput, SutureError
+from tasks.errors import BadInput, SutureError, words_of
 from tasks.inventory import Inventory
 from tasks.model import Account, Cloud
 
@@ -118,7 +118,7 @@ class Opener:
             self._note("refused", asked=what, why=str(problem))
             return HTTPStatus.BAD_REQUEST, {"error": str(problem)}
         except (SutureError, OSError) as error:
-            words = str(error) if isinstance(error, SutureError) else type(error).__name__
+            words = words_of(error)
             self._note("failed", asked=what, why=words)
             return HTTPStatus.BAD_GATEWAY, {"error": words}
 

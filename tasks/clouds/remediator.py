@@ -25,8 +25,8 @@ from tasks.errors import (
     GateRefused,
     Halted,
     ResourceGone,
-    SutureError,
     Throttled,
+    words_of,
 )
 from tasks.inventory import AwsSource, Inventory
 from tasks.model import Account, Resource, Step
@@ -196,13 +196,13 @@ def _taken_back(
 
     ``unsure``: the failed step may have been written, so it is undone too.
     """
-    message = f"{failed.action} failed: {_in_words(error)}."
+    message = f"{failed.action} failed: {words_of(error)}."
     left = []
     for step in reversed([*done, failed] if unsure else done):
         try:
             session.undo(step)
         except Exception as problem:  # noqa: BLE001 - told below, and the other steps go on
-            left.append(f"{step.action} could not be undone: {_in_words(problem)}.")
+            left.append(f"{step.action} could not be undone: {words_of(problem)}.")
     if isinstance(error, PartlyWritten):
         left.append("Its own part that was done stays done.")
     if unsure and not failed.undo:
@@ -213,11 +213,6 @@ def _taken_back(
     if unsure:
         end = "Whether it was written is not known; it was undone, with all before it."
     return ApplyFailed(f"{message} {end}", undone=True)
-
-
-def _in_words(error: BaseException) -> str:
-    """Other people's errors may quote what they were given: only their name."""
-    return str(error) if isinstance(error, SutureError) else type(error).__name__
 
 
 def prepare(inventory: Inventory) -> None:

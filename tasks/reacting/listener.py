@@ -26,7 +26,7 @@ from tasks import settings
 from tasks.clouds.queues import EventQueue
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.shared_scanner import shared
-from tasks.errors import BadEvent, SutureError
+from tasks.errors import BadEvent, SutureError, words_of
 from tasks.formats.event import ControlPlaneEvent, Target
 from tasks.formats.event_grid import read_event_grid
 from tasks.inventory import AzureSource, Inventory
@@ -130,7 +130,6 @@ class Listener:
         self._depths: dict[str, dict[str, int | None]] = {}
         self._broken: BaseException | None = None
         self.trouble = ""  # what is away, in words
-        self.started_at = datetime.now(UTC)
 
     @property
     def story(self) -> str:
@@ -179,7 +178,7 @@ class Listener:
         try:
             await self._claims.ask(lambda warehouse: events.listener_gone(warehouse, self.id))
         except AWAY as error:
-            log.warning("The warehouse could not be told of the end: %s", _words(error))
+            log.warning("The warehouse could not be told of the end: %s", words_of(error))
 
     # --- in ------------------------------------------------------------------------------------
 
@@ -193,7 +192,7 @@ class Listener:
                 received = await self._take(queue)
             except AWAY as error:
                 pause = min(LONGEST_PAUSE, pause * 2 or 0.5)
-                self._in_trouble(f"{queue.source}: {_words(error)}")
+                self._in_trouble(f"{queue.source}: {words_of(error)}")
                 await asyncio.sleep(pause)
                 continue
             pause = 0.0
@@ -265,7 +264,7 @@ class Listener:
                         partial(events.claim, limit=room, busy=list(self._held))
                     )
                 except AWAY as error:
-                    self._in_trouble(f"warehouse: {_words(error)}")
+                    self._in_trouble(f"warehouse: {words_of(error)}")
             for work in works:
                 self._held[work.target] = work
                 self._start(self._read_one(work))
@@ -283,7 +282,7 @@ class Listener:
             began = time.monotonic()
             read = await rereading.read_again(self._scanner, work, account, rules)
         except AWAY as error:  # the warehouse is away
-            await self._later(work, _words(error))
+            await self._later(work, words_of(error))
             return
         finally:
             self._reading -= 1
@@ -304,9 +303,9 @@ class Listener:
             try:
                 answers = await self._merges.ask(partial(self._merged, reads=reads))
             except AWAY as error:
-                self._in_trouble(f"warehouse: {_words(error)}")
+                self._in_trouble(f"warehouse: {words_of(error)}")
                 for read in reads:
-                    await self._later(read.work, _words(error))
+                    await self._later(read.work, words_of(error))
                 continue
             await self._answer(answers)
 
@@ -347,7 +346,7 @@ class Listener:
             if dead:  # what they had only planned is freed by this, and not by settling
                 await asyncio.to_thread(self._remediator.reconcile)
         except AWAY as error:
-            self._in_trouble(f"warehouse: {_words(error)}")
+            self._in_trouble(f"warehouse: {words_of(error)}")
 
     async def _fix(self, key: _Key) -> None:
         """Close, or ask about, what waits under one policy in one account: all of it as one run.
@@ -382,7 +381,7 @@ class Listener:
             with connect() as warehouse:
                 states = answering.how_it_ended(warehouse, group)
         except AWAY as error:
-            return _words(error)
+            return words_of(error)
         for finding in group.findings:
             state = states.get(finding.id, "not begun")
             self.metrics.remediation_ended(finding.cloud, state)
@@ -409,7 +408,7 @@ class Listener:
         try:
             await self._claims.ask(lambda warehouse: events.done(warehouse, works))
         except AWAY as error:  # they are taken up again, and found to be as they should
-            self._in_trouble(f"warehouse: {_words(error)}")
+            self._in_trouble(f"warehouse: {words_of(error)}")
         self._counts["done"] += sum(len(work.events) for work in works)
         self._let_go(works)
 
@@ -424,7 +423,7 @@ class Listener:
                 self._counts["failed"] += len(work.events)
                 log.error("%s is left to the next scan: %s", _name(work), why)
         except AWAY as error:
-            self._in_trouble(f"warehouse: {_words(error)}")
+            self._in_trouble(f"warehouse: {words_of(error)}")
         self._let_go([work])
 
     def _let_go(self, works: Iterable[Work]) -> None:
@@ -452,7 +451,7 @@ class Listener:
             try:
                 waits = await self._merges.ask(seen)
             except AWAY as error:
-                self._in_trouble(f"warehouse: {_words(error)}")
+                self._in_trouble(f"warehouse: {words_of(error)}")
             else:
                 for cloud, one in waits.items():
                     mine = sum(target.cloud is cloud for target in self._held)
@@ -465,7 +464,7 @@ class Listener:
             try:
                 depth = await queue.depth()
             except AWAY as error:
-                self._in_trouble(f"{queue.source}: {_words(error)}")
+                self._in_trouble(f"{queue.source}: {words_of(error)}")
                 continue
             self._depths[queue.source] = {"waiting": depth.waiting, "in_hand": depth.in_hand}
             self.metrics.queue_holds(queue.source, waiting=depth.waiting, in_hand=depth.in_hand)
@@ -476,7 +475,7 @@ class Listener:
             try:
                 await asyncio.to_thread(self._remediator.reconcile)
             except AWAY as error:
-                self._in_trouble(f"reconciling: {_words(error)}")
+                self._in_trouble(f"reconciling: {words_of(error)}")
             await asyncio.sleep(RECONCILE_SECONDS)
 
     def _in_trouble(self, what: str) -> None:
@@ -513,8 +512,3 @@ def _together(answers: Sequence[Answer]) -> Answer:
 def _name(work: Work) -> str:
     target = work.target
     return target.resource or f"all of {target.kind} in {target.account} {target.region}"
-
-
-def _words(error: BaseException) -> str:
-    """A database's own words may quote what it was given: only its kind."""
-    return str(error) if isinstance(error, SutureError) else type(error).__name__

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import psycopg
 
 from tasks.clouds.scanner import Scanner
-from tasks.errors import BadInput, ResourceGone, SutureError
+from tasks.errors import BadInput, ResourceGone, SutureError, words_of
 from tasks.model import Account, AccountScan, Covered, Resource, Rule, observe
 from tasks.rules.edition import EDITION
 from tasks.warehouse import events
@@ -73,7 +73,7 @@ async def read_again(
         place = Covered(target.region, target.kind, ok=True)
         read.covered = [(place, target.resource)]
     except (SutureError, OSError) as error:
-        read.failed = str(error) if isinstance(error, SutureError) else type(error).__name__
+        read.failed = words_of(error)
     else:
         read.resources = [found]
         read.covered = [(Covered(found.region, found.kind, ok=True), found.id)]
