@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from uuid import UUID
@@ -26,7 +26,7 @@ from psycopg import Connection
 
 from tasks import settings
 from tasks.errors import HeldBack, SutureError
-from tasks.model import canonical_json, sha256
+from tasks.model import Finding, canonical_json, sha256
 from tasks.policy import LONGEST, Assignment, Group, Mode, Policy, assign, load_caps, load_policies
 from tasks.reconciling import close_left_gates, settle_dead_writers, start_put_backs
 from tasks.rules import RULES
@@ -37,6 +37,7 @@ from tasks.warehouse.remediations import RemediationRecord
 
 DEPLOYMENT = "remediate/remediate"
 STARTING = timedelta(seconds=30)  # longer than a run takes from its start to carrying itself
+FIXABLE = frozenset(rule.id for rule in RULES if rule.fix is not None)
 QUIET = timedelta(days=1)  # from the end of a finding's remediation until triage takes it up again
 
 
@@ -170,22 +171,12 @@ def assign_findings() -> Assignment:
     What is being remediated, or was and did not end well within a day, is left alone: nobody is
     asked every quarter of an hour what they have just denied.
     """
-    policies = load_policies(settings.policies_path())
-    fixable = {rule.id for rule in RULES if rule.fix is not None}
     with connect() as warehouse:
         found = open_findings(warehouse)
         ids = [finding.id for finding in found]
         busy = remediations.active_findings(warehouse, ids)
         busy |= remediations.recently_ended(warehouse, ids, datetime.now(UTC) - QUIET)
-        waiting = remediations.waiting(warehouse)
-        closings = remediations.automatic_closings(warehouse, ids, datetime.now(UTC) - LONGEST)
-    runs = {(record.run_id, record.policy) for record in waiting}
-    assignment = assign(
-        (finding for finding in found if finding.id not in busy and finding.rule in fixable),
-        policies,
-        waiting=Counter(policy for _, policy in runs),
-        closings=closings,
-    )
+        assignment = assigned(warehouse, found, busy)
     get_run_logger().info(
         "%d remediations by policy, %d approvals, %d findings left to people, %d over a cap",
         len(assignment.automatic),
@@ -194,6 +185,25 @@ def assign_findings() -> Assignment:
         len(assignment.capped),
     )
     return assignment
+
+
+def assigned(
+    warehouse: Connection, found: Sequence[Finding], left_alone: Collection[str]
+) -> Assignment:
+    """Sort findings into runs by the policies, within their caps, and by what has been tried.
+
+    ``left_alone`` are the ids of those that are not to be taken up now.
+    """
+    now = datetime.now(UTC)
+    waiting = {(record.run_id, record.policy) for record in remediations.waiting(warehouse)}
+    ids = [finding.id for finding in found]
+    return assign(
+        (one for one in found if one.id not in left_alone and one.rule in FIXABLE),
+        load_policies(settings.policies_path()),
+        waiting=Counter(policy for _, policy in waiting),
+        closings=remediations.automatic_closings(warehouse, ids, now - LONGEST),
+        now=now,
+    )
 
 
 def held_back(policy: Policy) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,20 +10,17 @@ from typing import Any
 import psycopg
 from prefect.events import emit_event
 
-from tasks import settings
 from tasks.model import Finding
-from tasks.policy import LONGEST, Assignment, Group, Mode, assign, load_policies
+from tasks.policy import Assignment, Group, Mode
 from tasks.reacting.rereading import ReadAgain
-from tasks.rules import RULES
-from tasks.triage import QUIET
+from tasks.triage import QUIET, assigned
 from tasks.warehouse import audit, carriers, events, remediations
 from tasks.warehouse.events import Cause, Work
-from tasks.warehouse.findings import findings_of
+from tasks.warehouse.findings import open_findings
 
 WHO = "react"
 CAME_BACK = "suture.finding.came-back"  # a Prefect event, for automations to tell people by
 PUTTING_BACK = timedelta(minutes=10)  # longer than it takes until a run has put a change back
-FIXABLE = frozenset(rule.id for rule in RULES if rule.fix is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +69,7 @@ def answers(warehouse: psycopg.Connection, reads: Sequence[ReadAgain], scan_id: 
     for read in reads:
         for resource in read.resources:
             works.setdefault((read.account.id, resource.id), []).append(read.work)
-    found = {one.id: one for read in reads for one in _open(warehouse, read)}
+    found = _open(warehouse, reads)
     causes = _causes(warehouse, reads, found.values())
     _say_what_came_back(warehouse, found.values(), causes, scan_id)
     runs = _busy_runs(warehouse, found)
@@ -106,19 +102,12 @@ def _works_of(
 
 
 def _assigned(warehouse: psycopg.Connection, found: Mapping[str, Finding]) -> Assignment:
-    ids, now = list(found), datetime.now(UTC)
+    ids = list(found)
     if not ids:
         return Assignment((), (), ())
     alone = remediations.active_findings(warehouse, ids)
-    alone |= remediations.decided_against(warehouse, ids, now - QUIET)
-    waiting = {(record.run_id, record.policy) for record in remediations.waiting(warehouse)}
-    return assign(
-        (one for one in found.values() if one.id not in alone and one.rule in FIXABLE),
-        load_policies(settings.policies_path()),
-        waiting=Counter(policy for _, policy in waiting),
-        closings=remediations.automatic_closings(warehouse, ids, now - LONGEST),
-        now=now,
-    )
+    alone |= remediations.decided_against(warehouse, ids, datetime.now(UTC) - QUIET)
+    return assigned(warehouse, list(found.values()), alone)
 
 
 def _busy_runs(warehouse: psycopg.Connection, found: Collection[str]) -> dict[str, str]:
@@ -150,10 +139,17 @@ def dead(warehouse: psycopg.Connection, runs: Sequence[str]) -> list[str]:
     return [run for run in runs if not carriers.is_carried(warehouse, run)]
 
 
-def _open(warehouse: psycopg.Connection, read: ReadAgain) -> list[Finding]:
-    return findings_of(
-        warehouse, read.account.cloud, read.account.id, [one.id for one in read.resources]
-    )
+def _open(warehouse: psycopg.Connection, reads: Sequence[ReadAgain]) -> dict[str, Finding]:
+    """The open findings of what was read, by their ids: one query for each account."""
+    read: dict[tuple[str, str], list[str]] = {}
+    for one in reads:
+        place = read.setdefault((one.account.cloud.value, one.account.id), [])
+        place += [resource.id for resource in one.resources]
+    return {
+        found.id: found
+        for (cloud, account), ids in read.items()
+        for found in open_findings(warehouse, cloud=cloud, account=account, resource_ids=ids)
+    }
 
 
 def _causes(

@@ -17,6 +17,7 @@ import psycopg
 
 from tasks.formats.event import ControlPlaneEvent, Target
 from tasks.model import Cloud, canonical_json
+from tasks.warehouse.incremental import touch_accounts
 from tasks.warehouse.rows import clean, clean_json
 
 HELD = 5_782_007  # the first half of a target's advisory lock
@@ -115,14 +116,8 @@ def take_in(
                 "received": at,
             },
         )
-        conn.execute(
-            TOUCH,
-            {
-                "clouds": [cloud.value for cloud, _ in new],
-                "ids": [event_id for _, event_id in new],
-                "at": at,
-            },
-        )
+        touched = [(cloud, clean(by_key[cloud, name].event.account)) for cloud, name in new]
+        touch_accounts(conn, touched, at)
     return new
 
 
@@ -155,17 +150,6 @@ FROM unnest(
     %(kinds)s::text[], %(resources)s::text[], %(sources)s::text[], %(ats)s::timestamptz[]
 ) AS g (cloud, event_id, account, region, kind, resource, source, at)
 ON CONFLICT DO NOTHING
-"""
-
-TOUCH = """
-UPDATE accounts a
-SET touched_at = greatest(a.touched_at, %(at)s)
-FROM (
-    SELECT DISTINCT e.cloud, e.account
-    FROM events e
-    JOIN unnest(%(clouds)s::text[], %(ids)s::text[]) AS n (cloud, id) USING (cloud, id)
-) t
-WHERE a.cloud = t.cloud AND a.id = t.account
 """
 
 

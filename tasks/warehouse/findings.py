@@ -28,6 +28,7 @@ def open_findings(
     conn: psycopg.Connection,
     *,
     ids: Sequence[str] | None = None,
+    resource_ids: Sequence[str] | None = None,
     cloud: str | None = None,
     account: str | None = None,
     severity: str | None = None,
@@ -43,24 +44,13 @@ def open_findings(
     statement = _query().where(findings.c.status == "open")
     if ids is not None:
         statement = statement.where(findings.c.id == any_(_texts(ids)))
+    if resource_ids is not None:
+        statement = statement.where(findings.c.resource == any_(_texts(resource_ids)))
     statement = statement.where(*_filters(cloud, account, severity, rule))
     if not excepted:
         statement = statement.where(~_excepted())
     if limit is not None:
         statement = statement.limit(limit)
-    return [_finding(row) for row in select(conn, statement)]
-
-
-def findings_of(
-    conn: psycopg.Connection, cloud: str, account_id: str, resource_ids: Sequence[str]
-) -> list[Finding]:
-    """The open findings of some resources of one account that no exception accepts."""
-    statement = _query().where(
-        findings.c.status == "open",
-        findings.c.resource == any_(_texts(resource_ids)),
-        *_filters(cloud, account_id, None, None),
-        ~_excepted(),
-    )
     return [_finding(row) for row in select(conn, statement)]
 
 
