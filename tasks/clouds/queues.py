@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Protocol
+
+from tasks.errors import CloudError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,31 @@ class Depth:
 
     waiting: int
     in_hand: int | None = None
+
+
+async def with_more(
+    first: list[Message], full: int, take: Callable[[], Awaitable[list[Message]]], calls: int
+) -> list[Message]:
+    """The messages of a first call and, where that was ``full``, of so many more at once."""
+    if len(first) < full:
+        return first
+    # What one of these fails with the next receive will tell: to raise it now would hide for a
+    # minute what the others have taken.
+    more = await asyncio.gather(*(take() for _ in range(calls)), return_exceptions=True)
+    found = list(first)
+    for taken in more:
+        if not isinstance(taken, BaseException):
+            found += taken
+        elif not isinstance(taken, CloudError):
+            raise taken
+    return found
+
+
+async def all_tried(tries: Iterable[Awaitable[None]]) -> None:
+    """Raise what the first of them failed with, once all have been tried."""
+    for error in await asyncio.gather(*tries, return_exceptions=True):
+        if isinstance(error, BaseException):
+            raise error
 
 
 class EventQueue(Protocol):

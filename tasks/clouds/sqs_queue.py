@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 
 from tasks.clouds.aws_api import AwsApi
 from tasks.clouds.aws_credentials import AwsKeyring
-from tasks.clouds.queues import Depth, Message
+from tasks.clouds.queues import Depth, Message, all_tried, with_more
 from tasks.clouds.transport import Limits
 from tasks.errors import CloudError
 from tasks.inventory import AwsSource
@@ -82,20 +81,7 @@ class SqsQueue:
     async def receive(self) -> list[Message]:
         """Up to 100 messages; waits for the first of them. Raises CloudError."""
         first = await self._take(self._wait)
-        if len(first) < A_CALL:
-            return first
-        # There are more. What one of these fails with the next receive will tell: to raise it now
-        # would hide for a minute what the others have taken.
-        more = await asyncio.gather(
-            *(self._take(0) for _ in range(MORE_CALLS)), return_exceptions=True
-        )
-        for taken in more:
-            if isinstance(taken, BaseException) and not isinstance(taken, CloudError):
-                raise taken
-        return [
-            *first,
-            *(one for taken in more if not isinstance(taken, BaseException) for one in taken),
-        ]
+        return await with_more(first, A_CALL, lambda: self._take(0), MORE_CALLS)
 
     async def _take(self, wait: int) -> list[Message]:
         answer = await self._call(
@@ -112,12 +98,7 @@ class SqsQueue:
     async def delete(self, messages: Sequence[Message]) -> None:
         """Take messages away, ten by a call. Raises CloudError once all have been tried."""
         batches = [messages[start : start + A_CALL] for start in range(0, len(messages), A_CALL)]
-        ended = await asyncio.gather(
-            *(self._delete(batch) for batch in batches), return_exceptions=True
-        )
-        for error in ended:
-            if isinstance(error, BaseException):
-                raise error
+        await all_tried(self._delete(batch) for batch in batches)
 
     async def _delete(self, messages: Sequence[Message]) -> None:
         failed = await self._try_to_delete(messages)

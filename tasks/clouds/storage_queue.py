@@ -24,7 +24,7 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 
-from tasks.clouds.queues import Depth, Message
+from tasks.clouds.queues import Depth, Message, all_tried, with_more
 from tasks.clouds.transport import USER_AGENT, Limits
 from tasks.errors import AccessRefused, CloudError, CloudTimeout, Throttled
 from tasks.inventory import AzureSource
@@ -113,21 +113,7 @@ class StorageQueue:
 
         Raises CloudError.
         """
-        first = await self._take()
-        if len(first) < A_CALL:
-            return first
-        # There are more. What one of these fails with the next receive will tell: to raise it now
-        # would hide for a minute what the others have taken.
-        more = await asyncio.gather(
-            *(self._take() for _ in range(MORE_CALLS)), return_exceptions=True
-        )
-        for taken in more:
-            if isinstance(taken, BaseException) and not isinstance(taken, CloudError):
-                raise taken
-        return [
-            *first,
-            *(one for taken in more if not isinstance(taken, BaseException) for one in taken),
-        ]
+        return await with_more(await self._take(), A_CALL, self._take, MORE_CALLS)
 
     async def _take(self) -> list[Message]:
         every = self._queue.receive_messages(
@@ -140,12 +126,7 @@ class StorageQueue:
 
     async def delete(self, messages: Sequence[Message]) -> None:
         """Take messages away, several at once. Raises CloudError once all have been tried."""
-        ended = await asyncio.gather(
-            *(self._delete(message) for message in messages), return_exceptions=True
-        )
-        for error in ended:
-            if isinstance(error, BaseException):
-                raise error
+        await all_tried(self._delete(message) for message in messages)
 
     async def _delete(self, message: Message) -> None:
         async with self._deletes:
