@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
+from deployments.printing import Format, FormatOption
 from deployments.react_cli import react_app
 from tasks.errors import BadInput, SutureError
 
@@ -79,14 +80,6 @@ WIDE = 400  # columns of a table that nobody looks at
 SHORT_ID = 12
 STAGES = "before, during, after or undone; of several at one stage, the last."
 TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print the answer.")]
 
 
 class CloudName(StrEnum):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
 from deployments import templates
+from deployments.event_parts import Part
 from tasks.clouds.events import watched_operations
 from tasks.errors import BadInput
 from tasks.model import Cloud, Rule
@@ -30,15 +30,6 @@ EVENT_TYPES = {
     "delete": "Microsoft.Resources.ResourceDeleteSuccess",
     "action": "Microsoft.Resources.ResourceActionSuccess",
 }
-
-
-class Part(StrEnum):
-    """Hub and member are AWS's: who takes events, who sends. Queue and subscription are Azure's."""
-
-    HUB = "hub"
-    MEMBER = "member"
-    QUEUE = "queue"
-    SUBSCRIPTION = "subscription"
 
 
 # The parts of each cloud, and the file that each is committed as. The one with the events first.

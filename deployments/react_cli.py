@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,24 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deployments.event_parts import Part
+from deployments.printing import Format, FormatOption
 from tasks.model import Cloud
 
 if TYPE_CHECKING:
     from tasks.reacting.listener import Listener
-
-
-class Part(StrEnum):
-    """As ``deployments.event_rules`` has them: the command's help needs no rule table."""
-
-    HUB = "hub"
-    MEMBER = "member"
-    QUEUE = "queue"
-    SUBSCRIPTION = "subscription"
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 react_app = typer.Typer(help="React to what the clouds report: find and fix a bad change at once.")
@@ -43,9 +30,7 @@ def react(
     status: Annotated[
         bool, typer.Option("--status", help="Say how the listeners are doing, and end.")
     ] = False,
-    form: Annotated[
-        Format, typer.Option("--format", help="How to print the status.")
-    ] = Format.TABLE,
+    form: FormatOption = Format.TABLE,
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve /metrics (Prometheus) and /healthz on this port.")
     ] = None,
@@ -188,11 +173,10 @@ def react_template(
     Its event patterns are those of the rule table. deployments/aws and deployments/azure hold the
     same text, and say how to deploy it.
     """
-    from deployments import event_rules
+    from deployments.event_rules import event_template_text
     from tasks.rules import rules_of
 
-    chosen = event_rules.Part(part.value) if part else None
-    text = event_rules.event_template_text(cloud, chosen, rules_of(rule or (), "--rule"))
+    text = event_template_text(cloud, part, rules_of(rule or (), "--rule"))
     if output is None:
         typer.echo(text, nl=False)
     else:

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tasks.errors import BadInput, BadInventory
+from tasks.model import Cloud
 from tasks.yaml_file import Section, parse_yaml, read_text
 
 VERSION = 1
@@ -78,6 +79,10 @@ class AwsSource:
     event_queue: str = ""
     event_dead_letter_queue: str = ""
 
+    @property
+    def cloud(self) -> Cloud:
+        return Cloud.AWS
+
     def role_arn(self, account: str, role: str) -> str:
         """The ARN of ``role`` (which may carry a path) in ``account``."""
         return f"arn:{self.partition}:iam::{account}:role/{role}"
@@ -115,6 +120,10 @@ class AzureSource:
     presents_codes: bool = False
     event_queue: str = ""
     event_dead_letter_queue: str = ""
+
+    @property
+    def cloud(self) -> Cloud:
+        return Cloud.AZURE
 
     @property
     def remediates(self) -> bool:

@@ -207,7 +207,6 @@ def plan_finding(finding_id: str, texts: Mapping[str, str]) -> Plan:
 
 def look_at(inventory: Inventory, account: Account, known: Resource) -> Seen:
     """The resource as it is now, with what hangs on it, for a snapshot. Raises CloudError."""
-
     return read_with(
         inventory,
         lambda scanner: scanner.look(

@@ -40,7 +40,7 @@ from deployments.opener.store import open_store
 from deployments.opener.warm import MOST_HOURS, WarmGate
 from tasks.clouds.gate import MOST_MINUTES, CustomerCredentials
 from tasks.errors import BadFile
-from tasks.inventory import AwsSource, Inventory, load_inventory
+from tasks.inventory import Inventory, load_inventory
 from tasks.model import Account, Cloud
 from tasks.rules import RULES
 from tasks.yaml_file import Section, parse_yaml, read_text
@@ -113,7 +113,7 @@ def _warm_gates(section: Section, inventory: Inventory) -> tuple[WarmGate, ...]:
 def _warm_gate(section: Section, inventory: Inventory) -> WarmGate:
     section.only(("source", "account", "rules", "actions", "resources", "from", "until"))
     source = inventory.source(section.text("source"))
-    cloud = Cloud.AWS if isinstance(source, AwsSource) else Cloud.AZURE
+    cloud = source.cloud
     starts, ends = _clock(section, "from"), _clock(section, "until")
     if not 0 < _minutes(ends) - _minutes(starts) <= MOST_HOURS * 60:
         raise section.bad("until", f"is not within {MOST_HOURS} hours after from.", "In UTC.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,12 +17,6 @@ from tasks.reacting.decision import Why, decide, read_message
 from tasks.reacting.metrics import Metrics
 from tasks.warehouse import events
 from tasks.warehouse.events import Taken
-
-log = logging.getLogger(__name__)
-
-
-def cloud_of(source: AwsSource | AzureSource) -> Cloud:
-    return Cloud.AWS if isinstance(source, AwsSource) else Cloud.AZURE
 
 
 @dataclass(slots=True)
@@ -42,7 +35,7 @@ def sort_messages(
 ) -> Sorted:
     """Read messages and decide on their events. One that cannot be read harms no other."""
     found = Sorted()
-    cloud = cloud_of(source)
+    cloud = source.cloud
     for message in messages:
         metrics.messages_came(cloud)
         try:

@@ -109,7 +109,7 @@ class Listener:
     ) -> None:
         self.id = str(uuid4())
         self.metrics = metrics
-        self._inventory = inventory
+        self.inventory = inventory
         self._queues = list(queues)
         self._remediator = remediator
         self._flow_run_id = flow_run_id
@@ -148,8 +148,8 @@ class Listener:
             self._intake = await opened.enter_async_context(Desk("intake"))
             self._claims = await opened.enter_async_context(Desk("claims"))
             self._merges = await opened.enter_async_context(Desk("merges"))
-            self._scanner = await opened.enter_async_context(Scanner(self._inventory))
-            opened.enter_context(shared(self._scanner, self._inventory))
+            self._scanner = await opened.enter_async_context(Scanner(self.inventory))
+            opened.enter_context(shared(self._scanner, self.inventory))
             for queue in self._queues:
                 await opened.enter_async_context(queue)
             stopped = asyncio.create_task(self._stopping.wait())
@@ -205,7 +205,7 @@ class Listener:
         messages = await queue.receive()
         if not messages:
             return 0
-        source = self._inventory.source(queue.source)
+        source = self.inventory.source(queue.source)
         found = intake.sort_messages(source, messages, self._rules, self.metrics)
         for message, why in found.poison:
             log.warning("A message of %s cannot be read, and is put aside: %s", queue.source, why)
@@ -239,7 +239,7 @@ class Listener:
         """The tenant of the inventory that an event is of."""
         data = event.original.get("data")
         tenant = str(data.get("tenantId") or "").lower() if isinstance(data, Mapping) else ""
-        sources = [one for one in self._inventory.azure if one.tenant == tenant or not tenant]
+        sources = [one for one in self.inventory.azure if one.tenant == tenant or not tenant]
         if not sources:
             raise BadEvent("tenantId", "is of no tenant of the inventory.", "Add the tenant.")
         return sources[0]
@@ -312,7 +312,7 @@ class Listener:
     def _merged(self, warehouse: psycopg.Connection, reads: Sequence[ReadAgain]) -> Answers:
         found: list[Answers] = []
         for some in rereading.apart(warehouse, reads):
-            scan_id, _ = rereading.merge(warehouse, some, self._rules, self._flow_run_id or None)
+            scan_id = rereading.merge(warehouse, some, self._rules, self._flow_run_id or None)
             found.append(answering.answers(warehouse, some, scan_id))
         return answering.joined(found)
 

@@ -15,7 +15,7 @@ from tasks.rules.edition import EDITION
 from tasks.warehouse import events
 from tasks.warehouse.events import Work
 from tasks.warehouse.findings import account_of, resource_by_id
-from tasks.warehouse.scans import MergeCounts, Reread, merge_reread
+from tasks.warehouse.scans import Reread, merge_reread
 
 TRIGGER = "event"
 
@@ -121,8 +121,8 @@ def merge(
     reads: Sequence[ReadAgain],
     rules: Mapping[str, Sequence[Rule]],
     flow_run_id: str | None,
-) -> tuple[str, MergeCounts]:
-    """Merge what was read into the findings, as one targeted scan; returns its id and counts.
+) -> str:
+    """Merge what was read into the findings, as one targeted scan; returns its id.
 
     Each resource is judged by all rules of its kind that are in force, as a fleet scan would: what
     covers a resource must have an opinion on all that is said of it. As of before the first of them
@@ -132,7 +132,7 @@ def merge(
     for one in reads:
         by_account.setdefault((one.account.cloud, one.account.id), []).append(one)
     with warehouse.transaction():
-        scan_id, counts = merge_reread(
+        scan_id, _ = merge_reread(
             warehouse,
             [_reread(warehouse, some, rules) for some in by_account.values()],
             TRIGGER,
@@ -141,7 +141,7 @@ def merge(
             edition=EDITION,
         )
         events.note_scan(warehouse, [one.work for one in reads], scan_id)
-    return scan_id, counts
+    return scan_id
 
 
 def _reread(

@@ -85,7 +85,7 @@ async def _listen(listener: Listener) -> None:
     for number in STOPS:
         loop.add_signal_handler(number, listener.stop)
     # Before there is an event that would have to wait for it.
-    await asyncio.to_thread(prepare, load_inventory(settings.inventory_path()))
+    await asyncio.to_thread(prepare, listener.inventory)
     async with AsyncExitStack() as opened:
         if beside := BESIDE.get():
             await opened.enter_async_context(beside.serve(listener))

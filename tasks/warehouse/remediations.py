@@ -312,7 +312,7 @@ MOST_DEATHS = 3  # of processes that were changing a resource for one finding
 # Its process died while it was changing the resource, and it was looked at what had become of it.
 SETTLED: LiteralString = """
 r.state IN ('failed', 'undone')
-AND EXISTS (SELECT FROM audit_log a WHERE a.subject = r.id::text AND a.action = 'settled')
+AND EXISTS (SELECT FROM public.audit_log a WHERE a.subject = r.id::text AND a.action = 'settled')
 """
 
 # What broke before its resource was begun to be changed; and without anybody to be asked, what a

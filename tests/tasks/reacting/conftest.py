@@ -72,7 +72,7 @@ class Buckets:
     def merge(self, *reads: ReadAgain) -> str:
         """Merge them as the listener does; the last scan's id."""
         for some in rereading.apart(self.conn, reads):
-            scan_id, _ = rereading.merge(self.conn, some, {RULE.kind: [RULE]}, "run")
+            scan_id = rereading.merge(self.conn, some, {RULE.kind: [RULE]}, "run")
         return scan_id
 
     def finding(self, name: str) -> dict[str, Any]:
