@@ -36,7 +36,7 @@ from tasks.clouds.azure_write import identity_options, token_scope
 from tasks.inventory import load_inventory
 from tasks.model import AccountScan, Finding
 from tasks.warehouse import audit, events, remediations, scans
-from tasks.warehouse.findings import account_of, findings_of
+from tasks.warehouse.findings import account_of, open_findings
 
 # The first to use the stack waits for it to start and to be scanned as well.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -224,7 +224,9 @@ class Site:
     def finding(self, resource: str) -> Finding | None:
         """The SSH finding of a resource, while it is open."""
         with self.fleet.warehouse() as warehouse:
-            found = findings_of(warehouse, "azure", self.customer.account, [resource])
+            found = open_findings(
+                warehouse, cloud="azure", account=self.customer.account, resource_ids=[resource]
+            )
         return next((one for one in found if one.rule == SSH), None)
 
     def finding_id(self, resource: str) -> str:
