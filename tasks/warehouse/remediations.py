@@ -325,8 +325,11 @@ OR r.mode = 'automatic' AND (r.state IN ('expired', 'drifted') OR {SETTLED})
 
 def ended_without_decision(record: RemediationRecord) -> bool:
     """Whether a remediation that this process saw to its end is to be tried again: ``NO_DECISION``
-    but for deaths.
+    but for deaths, and what was held back. A halt that stands is met before the next run begins;
+    one that was only feared, while the warehouse was away, is not.
     """
+    if record.state in ("halted", "capped"):
+        return True
     if record.mode == "automatic" and record.state in ("expired", "drifted"):
         return True
     return record.state == "failed" and record.began_at is None

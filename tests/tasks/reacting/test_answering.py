@@ -192,6 +192,8 @@ def test_what_somebody_decided_holds_until_it_is_closed_and_comes_back(
         ("failed", "automatic", True, False),
         ("undone", "automatic", True, False),
         ("expired", "automatic", False, True),
+        ("halted", "automatic", False, True),
+        ("capped", "automatic", False, True),
         ("expired", "assisted", False, False),
         ("drifted", "automatic", False, True),
         ("drifted", "assisted", False, False),
@@ -268,7 +270,7 @@ def test_the_record_says_whose_change_a_fix_answers(again: Reader) -> None:
 @pytest.mark.parametrize(
     ("state", "begun", "over"),
     [("remediated", True, True), ("refused", False, True), ("failed", True, True)]
-    + [(state, False, False) for state in ("failed", "expired", "drifted")],
+    + [(state, False, False) for state in ("failed", "expired", "drifted", "halted", "capped")],
 )
 def test_what_is_to_be_tried_again_has_not_ended(
     again: Reader, state: str, begun: bool, over: bool
