@@ -23,7 +23,7 @@ from tasks.clouds.transport import Limits
 from tasks.inventory import load_inventory
 from tasks.model import Account, AccountScan
 from tasks.rules import rules_of
-from tasks.rules.edition import EDITION
+from tasks.rules.edition import edition_of
 from tasks.warehouse import claims, incremental, scans
 from tasks.warehouse.budgets import SharedBudgets
 from tasks.warehouse.database import connect
@@ -76,6 +76,7 @@ class BatchScanner:
     def __init__(self, inventory: Path, request_seconds: float) -> None:
         self._inventory = inventory
         self._rules = rules_of(settings.rules())
+        self._edition = edition_of(self._rules)
         self._limits = Limits(request_seconds=request_seconds)
         self._turn = asyncio.Lock()
         self._open = AsyncExitStack()
@@ -145,7 +146,7 @@ class BatchScanner:
                         *(warehouse, order.scan_id, loaded),
                         observed_at=begun,
                         known=known,
-                        edition=EDITION,
+                        edition=self._edition,
                     )
 
         all_read = asyncio.Event()

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import Connection
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from tasks import settings
 from tasks.approvers import Terms, terms_from_json
 from tasks.calls import CallMade, calls_json, recording
 from tasks.carrying import caps
@@ -21,8 +22,8 @@ from tasks.plan import Plan, plan_from_json, plan_json
 from tasks.planning import Planned, look_at
 from tasks.policy import Mode, Policy
 from tasks.remediation_run import WAITING, Answered, Item, Run
-from tasks.rules import RULES
-from tasks.rules.edition import EDITION
+from tasks.rules import rule, rules_of
+from tasks.rules.edition import edition_of
 from tasks.warehouse import audit, limits, remediations, scans
 from tasks.warehouse.database import connect
 from tasks.warehouse.findings import account_of
@@ -101,7 +102,7 @@ def save(run: Run, planned: Sequence[Planned]) -> None:
 def _save_more(warehouse: Connection, run: Run, record: Record, one: Planned) -> None:
     if one.state == "already_resolved":
         place = (one.finding.region, one.finding.kind, one.finding.resource)
-        _observe(warehouse, run, place, one.resource, one.read_at)
+        _observe(warehouse, run, place, one.resource, one.read_at, one.finding.rule)
     kept = None
     if one.state != "already_resolved" and one.plan is not None:
         before = one.plan.resource
@@ -275,7 +276,7 @@ def record(
             note(warehouse, run, "undone", run.undoes, {"message": words, "by": item.id})
         if closed.resource is not None or closed.state == "already_resolved":
             place = (known.region, known.kind, known.id)
-            _observe(warehouse, run, place, closed.resource, closed.read_at)
+            _observe(warehouse, run, place, closed.resource, closed.read_at, item.planned.rule)
         note(warehouse, run, closed.state, item.id, {**details, **kept})
 
     _patiently(write)
@@ -374,13 +375,19 @@ def _observe(
     place: tuple[str, str, str],
     resource: Resource | None,
     read_at: datetime | None,
+    its_rule: str,
 ) -> None:
-    """Merge what the resource showed at ``read_at`` (None: it was gone), by every rule.
+    """Merge what the resource showed at ``read_at`` (None: it was gone), by every rule in force,
+    and by the finding's own even where that is in force no more.
 
     As of then, not of now: a scan that has looked at it since knows better.
     """
     seen = [resource] if resource is not None else []
-    observations = [observe(each, one) for one in seen for each in RULES if each.kind == one.kind]
+    in_force = rules_of(settings.rules())
+    judging = {each.id: each for each in (*in_force, rule(its_rule))}
+    observations = [
+        observe(each, one) for one in seen for each in judging.values() if each.kind == one.kind
+    ]
     scans.merge_one(
         warehouse,
         AccountScan(run.account, seen, observations),
@@ -388,5 +395,5 @@ def _observe(
         flow_run_id=run.id,
         gone=[] if seen else [place],
         observed_at=read_at,
-        edition=EDITION,
+        edition=edition_of(in_force),
     )

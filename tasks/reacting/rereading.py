@@ -11,7 +11,7 @@ import psycopg
 from tasks.clouds.scanner import Scanner
 from tasks.errors import BadInput, ResourceGone, SutureError, words_of
 from tasks.model import Account, AccountScan, Covered, Resource, Rule, observe
-from tasks.rules.edition import EDITION
+from tasks.rules.edition import edition_of
 from tasks.warehouse import events
 from tasks.warehouse.events import Work
 from tasks.warehouse.findings import account_of, resource_by_id
@@ -138,7 +138,7 @@ def merge(
             TRIGGER,
             flow_run_id,
             observed_at=min(one.at for one in reads),
-            edition=EDITION,
+            edition=edition_of(one for some in rules.values() for one in some),
         )
         events.note_scan(warehouse, [one.work for one in reads], scan_id)
     return scan_id

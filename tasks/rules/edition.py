@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
+
+from tasks.model import Rule
 
 
 def edition(tasks: Path) -> str:
@@ -19,3 +22,10 @@ def edition(tasks: Path) -> str:
 
 
 EDITION = edition(Path(__file__).parents[1])
+
+
+def edition_of(rules: Iterable[Rule]) -> str:
+    """The edition where only these rules are in force: what fewer have judged is judged again."""
+    return hashlib.sha256(
+        "\n".join([EDITION, *sorted(one.id for one in rules)]).encode()
+    ).hexdigest()

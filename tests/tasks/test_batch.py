@@ -15,7 +15,7 @@ import pytest
 
 from tasks import batch
 from tasks.batch import BatchOrder, BatchScanner
-from tasks.model import Account, AccountScan, Cloud
+from tasks.model import Account, AccountScan, Cloud, Config, Covered, Resource, Rule, observe
 from tasks.warehouse import claims, scans
 
 FLEET = [Account(Cloud.AWS, f"{n:012}", source="org") for n in range(80)]
@@ -134,3 +134,42 @@ def test_a_load_that_fails_breaks_the_batch_and_gives_its_accounts_back(
     assert claims.remaining(conn, scan_id) == 80
     free = [claims.claim_accounts(conn, scan_id, 100) for _ in range(2)]  # the untouched ones first
     assert [len(accounts) for accounts in free] == [40, 40]
+
+
+OPEN = {
+    "IpProtocol": "-1",
+    "IpRanges": [{"CidrIp": "0.0.0.0/0"}],
+    "Ipv6Ranges": [],
+    "PrefixListIds": [],
+    "UserIdGroupPairs": [],
+}
+
+
+class Open:
+    """A scanner of accounts with one security group each, always the same, open to everybody."""
+
+    async def scan_all(
+        self, accounts: Sequence[Account], rules: Sequence[Rule]
+    ) -> AsyncGenerator[AccountScan, None]:
+        for account in accounts:
+            place = (account.cloud, account.id, "eu-central-1", "aws.ec2.security_group")
+            group = Resource(*place, "sg-1", "open", Config({"IpPermissions": [OPEN]}))
+            covered = Covered(group.region, group.kind, ok=True)
+            yield AccountScan(account, [group], [observe(one, group) for one in rules], [covered])
+
+
+def test_a_rule_that_comes_into_force_judges_what_has_not_changed(
+    conn: psycopg.Connection, scan_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(*in_force: str) -> set[str]:
+        monkeypatch.setenv("SUTURE_RULES", ",".join(in_force))
+        one = scans.begin_scan(conn, "fleet")
+        scans.record_accounts(conn, one, FLEET[:1])
+        asyncio.run(scanner(Open()).scan(BatchOrder(one, 40, 1.0)))
+        scans.merge_scan(conn, one)
+        scans.finish_scan(conn, one)
+        return {rule for (rule,) in conn.execute("SELECT rule FROM findings WHERE status = 'open'")}
+
+    ssh, rdp = "aws_ec2_security_group_ssh_not_open", "aws_ec2_security_group_rdp_not_open"
+    assert found(ssh) == {ssh}
+    assert found(ssh, rdp) == {ssh, rdp}
