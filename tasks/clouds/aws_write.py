@@ -7,11 +7,14 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import boto3
 from botocore import xform_name
 from botocore.config import Config as ClientConfig
+from botocore.credentials import Credentials
 from pydantic import SecretStr
 
 from tasks.calls import CallMade, note
@@ -87,7 +90,7 @@ class AwsSession:
         self._said: dict[str, Any] = {}  # by the answers so far
         self._region = leading_region(source) if region == "global" else region
         self._keys = keys
-        self._clients: dict[tuple[str, str], Any] = {}
+        self._client = _writing_client
 
     def apply(self, step: Step) -> None:
         """Make the step's call. Raises CloudError; Conflict when the resource is not as planned."""
@@ -104,46 +107,77 @@ class AwsSession:
                     raise
 
     def close(self) -> None:
-        """Let go of connections. The session itself ends by its time."""
-        for client in self._clients.values():
-            client.close()
-        self._clients.clear()
+        """Forget the keys. The session itself ends by its time."""
+        self._keys = {}
 
     def _write(self, call: Call, *, undo: bool = False) -> None:
-        operation = getattr(self._client(call), xform_name(call.operation))
+        keys = self._keys.get(permission_of(call))
+        if keys is None:
+            raise AccessRefused("this session is not for that", operation=call.operation)
+        client = self._client(self._source, call.service, self._region)
+        operation = getattr(client, xform_name(call.operation))
         self._tries, self._throttled = 0, True
         params = _with_what_was_made(call, self._said, self._etag)
         made = CallMade(
             operation=f"{call.service}:{call.operation}", target=_target(params), undo=undo
         )
-        with aws_errors(call.operation):
-            answer = ask_aws(operation, made, **params)
+        calling = _calling.set(
+            _Calling(self, Credentials(keys.access_key, keys.secret_key, keys.token))
+        )
+        try:
+            with aws_errors(call.operation):
+                answer = ask_aws(operation, made, **params)
+        finally:
+            _calling.reset(calling)
         self._said |= answer
         _check_all_revoked(call, answer)
 
-    def _client(self, call: Call) -> Any:
-        """A client with the keys that may make the call."""
-        keys = self._keys.get(permission_of(call))
-        if keys is None:
-            raise AccessRefused("this session is not for that", operation=call.operation)
-        name = (call.service, keys.access_key)
-        if name not in self._clients:
-            client = aws_client(self._source, call.service, self._region, keys)
-            client.meta.events.register("needs-retry", self._answered)
-            client.meta.events.register("request-created", self._sending)
-            self._clients[name] = client
-        return self._clients[name]
-
-    def _answered(self, response: tuple[Any, Mapping[str, Any]] | None, **_: Any) -> None:
-        """Called by the SDK after every try. What was only throttled is known not to be made."""
-        code = response[1].get("Error", {}).get("Code", "") if response else ""
+    def answered(self, code: str) -> None:
+        """After every try of the SDK's. What was only throttled is known not to be made."""
         self._throttled = self._throttled and is_throttling(code)
 
-    def _sending(self, **_: Any) -> None:
-        """Called by the SDK before every try: it has waited for seconds since the last one."""
+    def sending(self) -> None:
+        """Before every try of the SDK's: it has waited for seconds since the last one."""
         self._tries += 1
         if self._tries > 1 and self._throttled and not self._undoing:
             self._go_on()
+
+
+@dataclass(frozen=True, slots=True)
+class _Calling:
+    """Whose call the client is making in this thread."""
+
+    session: AwsSession
+    keys: Credentials
+
+
+_calling: ContextVar[_Calling] = ContextVar("calling")
+
+
+@functools.lru_cache(maxsize=32)
+def _writing_client(source: AwsSource, service: str, region: str) -> Any:
+    """The client of all sessions: making one takes up to 16 ms. Each call brings its own keys."""
+    client = aws_client(source, service, region, _NOBODY)
+    client.meta.events.register("before-parameter-build", _sign_for_caller)
+    client.meta.events.register("needs-retry", _answered)
+    client.meta.events.register("request-created", _sending)
+    return client
+
+
+_NOBODY = AwsCredentials("nobody", "nothing")  # what the client itself has
+
+
+def _sign_for_caller(context: dict[str, Any], **_: Any) -> None:
+    context["signing"] = {**context.get("signing", {}), "request_credentials": _calling.get().keys}
+
+
+def _answered(response: tuple[Any, Mapping[str, Any]] | None, **_: Any) -> None:
+    code = response[1].get("Error", {}).get("Code", "") if response else ""
+    _calling.get().session.answered(code)
+
+
+def _sending(**_: Any) -> None:
+    _calling.get().session.sending()
 
 
 _MADE = re.compile(r"\{made:(\w+)\}")

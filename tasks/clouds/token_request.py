@@ -6,11 +6,13 @@ Any other answer than 200 is a refusal, with {"error": "<in words>"}.
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -174,12 +176,19 @@ def _address(source: AwsSource | AzureSource, what: str) -> str:
 
 
 def _trust(source: AwsSource | AzureSource) -> ssl.SSLContext:
+    file = source.token_endpoint_ca_file
     try:
-        return ssl.create_default_context(cafile=source.token_endpoint_ca_file or None)
+        return _trusting(file, os.stat(file).st_mtime_ns if file else 0)
     except OSError as error:
         raise BadInput(
             f"{source.name}.token_endpoint_ca_file", f"cannot be used: {error.strerror}."
         ) from None
+
+
+@lru_cache(maxsize=8)
+def _trusting(ca_file: str, _changed: int) -> ssl.SSLContext:
+    """The system's authorities, or a file's as it is now: to parse them takes up to 15 ms."""
+    return ssl.create_default_context(cafile=ca_file or None)
 
 
 def _read(response: httpx.Response, secret: SecretStr | None) -> dict[str, Any]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
+from threading import Barrier
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from botocore.awsrequest import AWSResponse
@@ -72,7 +76,7 @@ def session(answer: dict[str, Any] | Exception) -> AwsSession:
     made = AwsSession(
         SOURCE, "eu-central-1", {permission_of(call): keys for call in (REVOKE, AUTHORIZE)}
     )
-    made._clients["ec2", "a"] = Ec2(answer)
+    made._client = lambda *_: Ec2(answer)  # type: ignore[assignment]
     return made
 
 
@@ -122,7 +126,9 @@ def test_a_halt_ends_the_wait_of_a_throttled_write_and_of_no_undo(
     keys = AwsCredentials("a", "s")
     actions = (permission_of(REVOKE), permission_of(AUTHORIZE))
     made = AwsSession(SOURCE, "eu-central-1", dict.fromkeys(actions, keys), halted)
-    made._client(REVOKE).meta.events.register("before-send", answer)
+    client = aws_write._writing_client.__wrapped__(SOURCE, "ec2", "eu-central-1")
+    client.meta.events.register("before-send", answer)
+    made._client = lambda *_: client  # type: ignore[assignment]
     if undo:
         made.undo(STEP)
         assert len(tried) == len(codes) + 1
@@ -130,6 +136,40 @@ def test_a_halt_ends_the_wait_of_a_throttled_write_and_of_no_undo(
         with pytest.raises(Halted) if sent <= len(codes) else nullcontext():
             made.apply(STEP)
         assert len(tried) == sent
+
+
+def test_sessions_share_a_client_and_no_keys() -> None:
+    sent: dict[str, set[str]] = {}
+    together = Barrier(4)
+
+    def answer(request: Any, **_: object) -> AWSResponse:
+        head = request.headers["Authorization"].decode()
+        group = dict(parse_qsl(request.body))["GroupId"]
+        sent.setdefault(group, set()).add(head.partition("Credential=")[2].partition("/")[0])
+        assert request.headers["X-Amz-Security-Token"].decode() == f"token-{group}"
+        together.wait(10)
+        return AWSResponse(request.url, 200, {}, _Raw(b"<R/>"))
+
+    client = aws_write._writing_client.__wrapped__(SOURCE, "ec2", "eu-central-1")
+    client.meta.events.register("before-send", answer)
+
+    def write(number: int) -> None:
+        keys = AwsCredentials(f"key-sg-{number}", "s", f"token-sg-{number}")
+        opened = AwsSession(SOURCE, "eu-central-1", {permission_of(REVOKE): keys})
+        opened._client = lambda *_: client  # type: ignore[assignment]
+        for _ in range(5):
+            opened.apply(Step("x", replace(REVOKE, params={"GroupId": f"sg-{number}"}), (), ()))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert sent == {f"sg-{number}": {f"key-sg-{number}"} for number in range(4)}
+
+
+def test_a_closed_session_writes_no_more() -> None:
+    opened = session({})
+    opened.close()
+    with pytest.raises(AccessRefused):
+        opened.apply(STEP)
 
 
 class _Raw:
