@@ -379,12 +379,19 @@ STAGES: tuple[LiteralString, ...] = (
     "stage_accounts",
 )
 
-# For this transaction: room to join a fleet in memory; samples that are large enough for us.
-SETTINGS: tuple[LiteralString, ...] = (
-    "SET LOCAL work_mem = '128MB'",
-    "SET LOCAL default_statistics_target = 10",
-    "SET LOCAL jit = off",
+# A few rows need no index, but for the one that says which load of an account counts.
+OWN_STAGES: LiteralString = "; ".join(
+    f"CREATE TEMP TABLE {table} (LIKE public.{table} INCLUDING {what}) ON COMMIT DROP"
+    for table, what in zip(STAGES, ("DEFAULTS", "DEFAULTS", "DEFAULTS", "ALL"), strict=True)
 )
+DROP_OWN_STAGES: LiteralString = "DROP TABLE " + ", ".join(f"pg_temp.{table}" for table in STAGES)
+
+# For this transaction: room to join a fleet in memory; samples that are large enough for us.
+SETTINGS: LiteralString = """
+SET LOCAL work_mem = '128MB';
+SET LOCAL default_statistics_target = 10;
+SET LOCAL jit = off
+"""
 # Among so many accounts no loop over rows is right, whatever the planner guesses of tables filled a
 # moment ago.
 MANY = 100
@@ -396,10 +403,11 @@ ANALYZE stage_accounts (load_id, scan_id), stage_coverage (load_id, region, kind
 
 
 def apply(conn: psycopg.Connection, scan: UUID) -> None:
-    """Merge the loading dock's rows of ``scan``. The caller holds the transaction and the lock."""
+    """Merge the loading dock's rows of ``scan``. The caller holds the transaction and the lock,
+    and clears the loading dock.
+    """
     at: dict[str, object] = {"scan": scan}
-    for setting in SETTINGS:
-        conn.execute(setting)
+    conn.execute(SETTINGS)
     # Nobody analyses tables that were filled a moment ago (nor temporary ones, ever).
     conn.execute(ANALYZE_STAGE)
     if conn.execute(LOADS, at).rowcount > MANY:
@@ -425,7 +433,6 @@ def apply(conn: psycopg.Connection, scan: UUID) -> None:
         conn.execute(statement, at)
     for statement in (COVERAGE, OUTCOMES, ACCOUNTS, COUNTS):
         conn.execute(statement, at)
-    clear_stage(conn, scan)
     conn.execute("DROP TABLE loads, known, unchanged, changes")
 
 
@@ -439,12 +446,9 @@ def own_stage(conn: psycopg.Connection) -> Iterator[None]:
     """
     threshold, conn.prepare_threshold = conn.prepare_threshold, None
     try:
-        for table in STAGES:
-            like = f"LIKE public.{table} INCLUDING ALL"
-            conn.execute(f"CREATE TEMP TABLE {table} ({like}) ON COMMIT DROP")
+        conn.execute(OWN_STAGES)
         yield
-        for table in STAGES:
-            conn.execute(f"DROP TABLE pg_temp.{table}")
+        conn.execute(DROP_OWN_STAGES)
     finally:
         conn.prepare_threshold = threshold
 

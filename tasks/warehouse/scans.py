@@ -207,11 +207,16 @@ def merge_scan(conn: psycopg.Connection, scan_id: str) -> MergeCounts:
     """
     scan = scan_uuid(scan_id)
     with conn.transaction():
-        conn.execute("SELECT pg_advisory_xact_lock(%s)", (MERGE_LOCK,))
+        _lock_merges(conn)
         # Waits for loads under way, which hold the row shared.
         if _scan(conn, scan_id, "FOR UPDATE")["merged_at"] is None:
             merge.apply(conn, scan)
+            merge.clear_stage(conn, scan)
         return _counts(_scan(conn, scan_id))
+
+
+def _lock_merges(conn: psycopg.Connection) -> None:
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (MERGE_LOCK,))
 
 
 def merge_one(
@@ -268,9 +273,10 @@ def merge_reread(
     with conn.transaction(), merge.own_stage(conn):
         scan_id = begin_scan(conn, trigger, flow_run_id, targeted=True, at=at)
         _load(conn, scan_id, [one.scan for one in rereads], at, covered, edition=edition)
-        counts = merge_scan(conn, scan_id)
-        finish_scan(conn, scan_id)
-    return scan_id, counts
+        _lock_merges(conn)
+        merge.apply(conn, scan_uuid(scan_id))
+        _finish(conn, scan_id, "finished", "")
+        return scan_id, _counts(_scan(conn, scan_id))
 
 
 def _each_of(resources: Sequence[Resource]) -> list[tuple[Covered, str]]:
@@ -308,22 +314,26 @@ def finish_scan(
             """,
             {"scan": scan},
         )
-        conn.execute(
-            """
-            UPDATE scans
-            SET state = %(state)s, message = %(message)s, finished_at = clock_timestamp(),
-                accounts_covered = a.covered, accounts_failed = a.failed,
-                accounts_skipped = a.skipped
-            FROM (
-                SELECT count(*) FILTER (WHERE status = 'covered') AS covered,
-                       count(*) FILTER (WHERE status = 'failed') AS failed,
-                       count(*) FILTER (WHERE status = 'skipped') AS skipped
-                FROM scan_accounts WHERE scan_id = %(scan)s
-            ) a
-            WHERE id = %(scan)s
-            """,
-            {"scan": scan, "state": state, "message": clean(message)},
-        )
+        _finish(conn, scan_id, state, message)
+
+
+def _finish(conn: psycopg.Connection, scan_id: str, state: str, message: str) -> None:
+    conn.execute(
+        """
+        UPDATE scans
+        SET state = %(state)s, message = %(message)s, finished_at = clock_timestamp(),
+            accounts_covered = a.covered, accounts_failed = a.failed,
+            accounts_skipped = a.skipped
+        FROM (
+            SELECT count(*) FILTER (WHERE status = 'covered') AS covered,
+                   count(*) FILTER (WHERE status = 'failed') AS failed,
+                   count(*) FILTER (WHERE status = 'skipped') AS skipped
+            FROM scan_accounts WHERE scan_id = %(scan)s
+        ) a
+        WHERE id = %(scan)s
+        """,
+        {"scan": scan_uuid(scan_id), "state": state, "message": clean(message)},
+    )
 
 
 def latest_scan(conn: psycopg.Connection) -> str:
