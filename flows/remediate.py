@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
+from prefect.futures import wait
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.forms import approval_form
 from tasks.errors import BadInput
@@ -27,8 +31,14 @@ from tasks.remediation import (
 )
 from tasks.remediation_run import Answered, Run
 
+AT_ONCE = 4  # resources that one run without an approver changes at a time
 
-@flow(name="remediate", persist_result=False)
+
+@flow(
+    name="remediate",
+    persist_result=False,
+    task_runner=ThreadPoolTaskRunner(max_workers=AT_ONCE),  # type: ignore[arg-type]
+)
 def remediate(
     finding_ids: list[str], policy: str = "", requested_by: str = "a person in the Prefect UI"
 ) -> State:
@@ -64,12 +74,29 @@ def carry_through(run: Run) -> State:
         name_run(run)
         while run.waiting:
             answer = ask_customer(run) if run.automatic else ask_approver(run)
-            for number in answer.chosen:
-                if not run.gate_refusal:  # a gate shut to one finding is shut to the rest
-                    close_one(run, number, answer, return_state=True)
+            for numbers in run.apart(answer.chosen):
+                _close(run, numbers, answer)
             if answer.chosen:
                 conclude_round(run)
     return finish_remediation(run)
+
+
+def _close(run: Run, numbers: Sequence[int], answer: Answered) -> None:
+    """Close findings of as many resources: one after another, or where nobody has approved them one
+    by one several at a time. A gate shut to one is shut to the rest.
+    """
+    if not run.automatic or len(numbers) == 1:
+        for number in numbers:
+            if run.goes_on:
+                close_one(run, number, answer, return_state=True)
+        return
+    begun = [close_one.submit(run, number, answer) for number in numbers]
+    try:
+        wait(begun)
+    except BaseException:  # what is being changed is not left to itself, nor is more begun
+        run.interrupted = True
+        wait(begun)
+        raise
 
 
 def ask_approver(run: Run) -> Answered:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -30,12 +31,14 @@ TAKEN = "Another process carries this run already."
 class Carrier:
     """The connection whose lock tells others that this run's process lives.
 
-    Opened when it is first needed.
+    Opened when it is first needed. All threads of a run share it.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._conn: psycopg.Connection | None = None
+        self._taken = 0  # how often: what was begun under an earlier hold may have been settled
+        self._turn = threading.RLock()
 
     def __enter__(self) -> Carrier:
         return self
@@ -46,37 +49,43 @@ class Carrier:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._let_go()
+        with self._turn:
+            self._let_go()
 
     def take(self) -> None:
         """Carry the run. Raises SutureError when another process does, BadInput without warehouse.
 
         A hold that was lost is taken again: to be called where nothing is half-written.
         """
-        if self._conn is not None and self._holds(self._conn):
-            return
-        self._let_go()
-        conn = connect()
-        if not carriers.carry(conn, self._run.id):
-            conn.close()
-            raise SutureError(TAKEN)
-        self._conn = conn
+        with self._turn:
+            if self._conn is not None and self._holds(self._conn):
+                return
+            self._let_go()
+            conn = connect()
+            if not carriers.carry(conn, self._run.id):
+                conn.close()
+                raise SutureError(TAKEN)
+            self._conn = conn
+            self._taken += 1
 
-    def check(self, *, midway: bool = False) -> None:
-        """Raise Halted where the run may not write now. ``midway``: it has begun to.
+    def check(self, begun: int = 0) -> int:
+        """Raise Halted where the run may not write now. Returns the number of its hold.
 
-        What is begun is not gone on with after the hold was lost: reconciliation may have settled
-        it. A put-back finishes an undo: only a halt of everything stops it.
+        ``begun`` is the hold under which this change has begun to be made. It is not gone on with
+        after that was lost: reconciliation may have settled it. A put-back finishes an undo: only a
+        halt of everything stops it.
         """
         run = self._run
         try:
-            if not midway:
-                self.take()
-            elif self._conn is None or not self._holds(self._conn):
-                raise Halted(LOST)
-            assert self._conn is not None
-            automatic = run.automatic and not run.undoes
-            halts.check(self._conn, run.policy.name, automatic=automatic)
+            with self._turn:
+                if not begun:
+                    self.take()
+                elif self._conn is None or begun != self._taken or not self._holds(self._conn):
+                    raise Halted(LOST)
+                assert self._conn is not None
+                automatic = run.automatic and not run.undoes
+                halts.check(self._conn, run.policy.name, automatic=automatic)
+                return self._taken
         except (psycopg.Error, BadInput):
             raise Halted(AWAY) from None
 
@@ -87,9 +96,12 @@ class Carrier:
         if not self._run.undoes:
             limits.check_room(self._conn, self._run.policy.name, caps())
 
-    def guard(self, session: Session) -> Session:
-        """The session, which looks at the brake before each step. Undoing is never stopped."""
-        return Session(_Guarded(session, self))
+    def guard(self, session: Session, begun: Callable[[], int]) -> Session:
+        """The session, which looks at the brake before each step. Undoing is never stopped.
+
+        ``begun`` gives the hold under which the change has begun to be made.
+        """
+        return Session(_Guarded(session, self, begun))
 
     def _holds(self, conn: psycopg.Connection) -> bool:
         try:
@@ -105,12 +117,13 @@ class Carrier:
 
 
 class _Guarded:
-    def __init__(self, session: Session, carrier: Carrier) -> None:
+    def __init__(self, session: Session, carrier: Carrier, begun: Callable[[], int]) -> None:
         self._session = session
         self._carrier = carrier
+        self._begun = begun
 
     def apply(self, step: Step) -> None:
-        self._carrier.check(midway=True)
+        self._carrier.check(self._begun())
         self._session.apply(step)
 
     def undo(self, step: Step) -> None:

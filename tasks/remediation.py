@@ -485,6 +485,8 @@ def close_one(run: Run, number: int, answer: Answered) -> State:
     A code that does not open the gate, and a resource that changed since the plan, leave it
     waiting: ``conclude_round`` asks again. What is held back by a halt or a cap is settled so.
     """
+    if not run.goes_on:  # since it was submitted
+        return Completed(name="Not begun", message=run.gate_refusal)
     with carried(run):
         return _close_one(run, number, answer)
 
@@ -532,6 +534,7 @@ class _Place:
         self._run, self._item, self._answer = run, item, answer
         self.read_at = datetime.now(UTC)  # right before the last look at the resource
         self.watched = records.Watched()
+        self._hold = 0  # of the run, under which it is changed
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -547,19 +550,21 @@ class _Place:
     def open_session(self, now: Resource, steps: Sequence[Step]) -> Iterator[Session]:
         run, until = self._run, self._answer.until
         with carried(run) as carrier:
-            carrier.check()
-            patience = Propagation(
-                say=get_run_logger().info, go_on=lambda: carrier.check(midway=True)
-            )
+            self._hold = carrier.check()
+
+            def go_on() -> None:
+                carrier.check(self._hold)
+
+            patience = Propagation(say=get_run_logger().info, go_on=go_on)
             patience = patience.until(until) if until else patience
             with open_session(
                 run.inventory, run.account, now, steps, self._answer.code, propagation=patience
             ) as session:
-                yield carrier.guard(session)
+                yield carrier.guard(session, lambda: self._hold)
 
     def begin_writing(self, before: Resource) -> None:
         with carried(self._run) as carrier:
-            carrier.check()
+            self._hold = carrier.check()
         records.begin_writing(self._run, self._item, before, self._answer, self.watched)
 
     def keep(self, stage: str, resource: Resource) -> None:

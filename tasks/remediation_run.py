@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_ROUNDS = 5  # how often one run asks again, after wrong codes, bad values or drift
 WAITING = ("planned", "waiting")
+_ARM_WHOLE = 9  # pieces of an id: /subscriptions/S/resourceGroups/G/providers/NAMESPACE/TYPE/NAME
 
 
 @dataclass(slots=True)
@@ -107,12 +109,36 @@ class Run:
         self.terms = terms or Terms()  # who may approve, and who has
         self.changed: set[str] = set()
         self.gate_refusal = ""
+        self.interrupted = False  # its process is about to end
         self.carrier: Carrier | None = None  # this process's hold on it
         self.inventory = inventory or load_inventory(settings.inventory_path())
 
     @property
     def waiting(self) -> list[Item]:
         return [item for item in self.items if item.state in WAITING]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next finding may be begun."""
+        return not (self.gate_refusal or self.interrupted)
+
+    def apart(self, chosen: Sequence[int]) -> list[list[int]]:
+        """The chosen numbers in turns: within one, no two are of the same resource.
+
+        Nor of parts of one: ARM refuses a change of a resource while another goes on.
+        """
+        turns: list[list[int]] = []
+        taken: Counter[str] = Counter()
+        for number in chosen:
+            resource = self.item(number).planned.resource.id
+            whole = resource
+            if self.account.cloud is Cloud.AZURE:
+                whole = "/".join(resource.lower().split("/")[:_ARM_WHOLE])
+            if taken[whole] == len(turns):
+                turns.append([])
+            turns[taken[whole]].append(number)
+            taken[whole] += 1
+        return turns
 
     @property
     def automatic(self) -> bool:

@@ -210,6 +210,8 @@ class Stack:
             encoding="utf-8",
         )
         self.env |= fleet_env(self.fleet) | {"SUTURE_POLICIES": str(policies)}
+        # Each of Prefect's clients reads all it trusts, 15 ms of the system's. Here is no TLS.
+        self.env["PREFECT_API_SSL_CERT_FILE"] = self.fleet["ca_file"]
         self.customer_env = {**self.env, **customer_env(self.fleet)}
         del self.customer_env["SUTURE_GUARD_KEY"]  # what Suture's own processes share
 

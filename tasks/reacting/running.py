@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from contextvars import ContextVar
@@ -29,6 +30,7 @@ from tasks.triage import reconcile_approvals, start_approval
 from tasks.warehouse.kept import keeping
 
 PREFECT_AWAY = "Prefect's server cannot be asked"
+SURE_SECONDS = 2.0  # after an answer of Prefect's server it is not asked whether it is there
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -103,13 +105,17 @@ class InThreads:
         self._close = close
         # The settings are the thread's already: to parse them anew takes a tenth of a second.
         self._context = {**serialize_context(), "settings_context": {}}
+        self._answered_at = -SURE_SECONDS  # when Prefect's server last did, by the monotonic clock
 
     def close(self, group: Group, requested_by: str) -> None:
         with self._prefect():
-            self._check_prefect()
+            if time.monotonic() - self._answered_at > SURE_SECONDS:
+                self._check_prefect()
             state = self._close(group, requested_by)
         if state.is_crashed() or state.name == "Cannot start":
+            self._answered_at = -SURE_SECONDS
             raise SutureError(f"The run of {group.account} ended as {state.name}: {state.message}")
+        self._answered_at = time.monotonic()
 
     def ask(self, group: Group, requested_by: str) -> None:
         with self._prefect():
