@@ -7,8 +7,7 @@ finding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from typing import LiteralString
 from uuid import UUID
@@ -19,8 +18,7 @@ from psycopg import sql
 from tasks.warehouse.partitions import make_partition
 
 # Nothing is copied out of the loading dock but what is small: configurations are wide.
-LOADS = """
-CREATE TEMP TABLE loads ON COMMIT DROP AS
+LOADS: LiteralString = """
 SELECT load_id, cloud, account, observed_at
 FROM stage_accounts
 WHERE scan_id = %(scan)s AND failed = ''
@@ -29,8 +27,7 @@ WHERE scan_id = %(scan)s AND failed = ''
 # Places that another scan covered without error as of the same time or later. What this scan says
 # of them is older than what is known. Empty unless scans overlap or arrive late. The earliest time
 # is given, so that coverage of past years is not even looked at.
-KNOWN = """
-CREATE TEMP TABLE known ON COMMIT DROP AS
+KNOWN: LiteralString = """
 SELECT c.cloud, c.account, c.region, c.kind, c.resource
 FROM scan_coverage c
 JOIN loads l ON l.cloud = c.cloud AND l.account = c.account
@@ -40,8 +37,7 @@ WHERE c.scan_id <> %(scan)s AND c.ok
 
 # Resources that the loader knew by their digest. They are seen, whatever became of the digest
 # since; what it says holds only where it is still the one that the warehouse has.
-UNCHANGED = """
-CREATE TEMP TABLE unchanged ON COMMIT DROP AS
+UNCHANGED: LiteralString = """
 SELECT l.load_id, l.cloud, l.account, l.observed_at, u.id, r.last_seen_at,
        coalesce(r.gone_at IS NULL AND r.digest <> ''
                 AND ('x' || left(r.digest, 16))::bit(64)::bigint = u.digest, false) AS holds
@@ -64,8 +60,7 @@ JOIN loads l USING (load_id)
 # region "global" (or "*") speaks for the kind in every region; one with a resource only for that
 # one. An unchanged resource says of its open findings what it said when it was written; a finding
 # that was not observed then is none of a rule's that there is still.
-CHANGES = """
-CREATE TEMP TABLE changes ON COMMIT DROP AS
+CHANGES: LiteralString = """
 SELECT f.id AS finding_id, l.observed_at, s.verdict, s.reason, s.severity,
        CASE
            WHEN s.verdict = 'unknown' THEN 'unknown'
@@ -372,6 +367,14 @@ WHERE a.scan_id <> %(scan)s AND s.state IN ('running', 'interrupted')
 LIMIT 1
 """
 
+# What a merge works with, in this order: what each is made of.
+WORK: Mapping[LiteralString, LiteralString] = {
+    "loads": LOADS,
+    "known": KNOWN,
+    "unchanged": UNCHANGED,
+    "changes": CHANGES,
+}
+
 STAGES: tuple[LiteralString, ...] = (
     "stage_observations",
     "stage_resources",
@@ -379,18 +382,37 @@ STAGES: tuple[LiteralString, ...] = (
     "stage_accounts",
 )
 
-# A few rows need no index, but for the one that says which load of an account counts.
-OWN_STAGES: LiteralString = "; ".join(
-    f"CREATE TEMP TABLE {table} (LIKE public.{table} INCLUDING {what}) ON COMMIT DROP"
-    for table, what in zip(STAGES, ("DEFAULTS", "DEFAULTS", "DEFAULTS", "ALL"), strict=True)
+# A loading dock and a workplace of a connection's own, kept for its next small merge: to make them
+# anew costs more than the merge. A few rows need no index, but for the one that says which load of
+# an account counts.
+OWN_TABLES: LiteralString = "; ".join(
+    [
+        "SET search_path = public, pg_temp",
+        *(
+            f"CREATE TEMP TABLE {table} (LIKE public.{table} INCLUDING {what}) "
+            "ON COMMIT DELETE ROWS"
+            for table, what in zip(STAGES, ("DEFAULTS", "DEFAULTS", "DEFAULTS", "ALL"), strict=True)
+        ),
+    ]
 )
-DROP_OWN_STAGES: LiteralString = "DROP TABLE " + ", ".join(f"pg_temp.{table}" for table in STAGES)
+
+OWN_FIRST: LiteralString = "SET LOCAL search_path = pg_temp, public"
+# What an earlier merge of the same transaction has left; its loads count no more.
+OWN_AGAIN: LiteralString = "; ".join([OWN_FIRST, *(f"DELETE FROM {t}" for t in WORK)])  # noqa: S608
+DROP_OWN: LiteralString = "DROP TABLE " + ", ".join(f"pg_temp.{t}" for t in (*STAGES, *WORK))
 
 # For this transaction: room to join a fleet in memory; samples that are large enough for us.
 SETTINGS: LiteralString = """
 SET LOCAL work_mem = '128MB';
 SET LOCAL default_statistics_target = 10;
 SET LOCAL jit = off
+"""
+# Few rows are looked up by an index each, whatever the planner guesses.
+MOST_LOOKED_UP = 500
+LOOK_UP: LiteralString = """
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off
 """
 # Among so many accounts no loop over rows is right, whatever the planner guesses of tables filled a
 # moment ago.
@@ -402,25 +424,39 @@ ANALYZE stage_accounts (load_id, scan_id), stage_coverage (load_id, region, kind
 """
 
 
-def apply(conn: psycopg.Connection, scan: UUID) -> None:
+def apply(conn: psycopg.Connection, scan: UUID, *, own: int | None = None) -> None:
     """Merge the loading dock's rows of ``scan``. The caller holds the transaction and the lock,
     and clears the loading dock.
+
+    ``own`` is about how many rows there are in this connection's ``own_stage``; None where they
+    are in the shared one.
     """
     at: dict[str, object] = {"scan": scan}
     conn.execute(SETTINGS)
-    # Nobody analyses tables that were filled a moment ago (nor temporary ones, ever).
-    conn.execute(ANALYZE_STAGE)
-    if conn.execute(LOADS, at).rowcount > MANY:
-        conn.execute(NO_LOOPS)
-    conn.execute("ANALYZE loads")
-    at["earliest"] = _make_partitions(conn)
-    for statement, table in ((KNOWN, "known"), (UNCHANGED, "unchanged")):
-        if conn.execute(statement, at).rowcount:
+    if own is None and _has_own(conn):
+        conn.execute(DROP_OWN)
+    few = own is not None and own <= MOST_LOOKED_UP
+    if few:
+        conn.execute(LOOK_UP)
+    else:  # Nobody analyses tables that were filled a moment ago (nor temporary ones, ever).
+        conn.execute(ANALYZE_STAGE)
+
+    def work_out(table: LiteralString) -> int:
+        """Fill one of the tables that a merge works with; how many rows it has."""
+        made = "CREATE TEMP TABLE {} ON COMMIT DROP AS " if own is None else "INSERT INTO {} "
+        rows = conn.execute(made.format(table) + WORK[table], at).rowcount
+        if rows and not few:
             conn.execute(f"ANALYZE {table}")
+        return rows
+
+    if work_out("loads") > MANY:
+        conn.execute(NO_LOOPS)
+    at["earliest"] = _make_partitions(conn)
+    work_out("known")
+    work_out("unchanged")
     conn.execute(OBSERVATIONS, at)
-    conn.execute(CHANGES, at)
-    conn.execute("ANALYZE changes")
-    if conn.execute(GONE, at).rowcount:
+    work_out("changes")
+    if conn.execute(GONE, at).rowcount and not few:
         conn.execute("ANALYZE changes")
     conn.execute(UPDATE_FINDINGS, at)
     conn.execute(CLOSE_EPISODES, at)
@@ -433,24 +469,31 @@ def apply(conn: psycopg.Connection, scan: UUID) -> None:
         conn.execute(statement, at)
     for statement in (COVERAGE, OUTCOMES, ACCOUNTS, COUNTS):
         conn.execute(statement, at)
-    conn.execute("DROP TABLE loads, known, unchanged, changes")
+    if own is None:
+        conn.execute("DROP TABLE loads, known, unchanged, changes")
 
 
-@contextmanager
-def own_stage(conn: psycopg.Connection) -> Iterator[None]:
-    """A loading dock that nobody else sees, in a transaction of the caller's.
+def own_stage(conn: psycopg.Connection) -> None:
+    """A loading dock that nobody else sees, for the rest of the caller's transaction.
 
     A scan of one resource would else look through all that a fleet scan has loaded so far. The
-    temporary tables hide the shared ones of the same names; but not from statements that were
-    prepared before, so that none are used meanwhile.
+    temporary tables, which this connection keeps, hide the shared ones of the same names until the
+    transaction ends; after that the shared ones are found first.
     """
-    threshold, conn.prepare_threshold = conn.prepare_threshold, None
-    try:
-        conn.execute(OWN_STAGES)
-        yield
-        conn.execute(DROP_OWN_STAGES)
-    finally:
-        conn.prepare_threshold = threshold
+    if _has_own(conn):
+        conn.execute(OWN_AGAIN)
+        return
+    conn.execute(OWN_TABLES)
+    conn.execute(OWN_FIRST)
+    for table, rows in WORK.items():
+        conn.execute(
+            f"CREATE TEMP TABLE {table} ON COMMIT DELETE ROWS AS {rows} WITH NO DATA",
+            {"scan": None, "earliest": None},
+        )
+
+
+def _has_own(conn: psycopg.Connection) -> bool:
+    return conn.execute("SELECT to_regclass('pg_temp.changes')").fetchone() != (None,)
 
 
 def clear_stage(conn: psycopg.Connection, scan: UUID) -> None:

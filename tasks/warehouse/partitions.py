@@ -55,7 +55,7 @@ def make_partition(conn: psycopg.Connection, month: date) -> bool:
         return False
     conn.execute(
         sql.SQL("CREATE TABLE {} PARTITION OF observations FOR VALUES FROM ({}) TO ({})").format(
-            sql.Identifier(name),
+            sql.Identifier("public", name),  # a merge's first place is for temporary tables
             sql.Literal(f"{month} 00:00:00+00"),
             sql.Literal(f"{_following(month)} 00:00:00+00"),
         )

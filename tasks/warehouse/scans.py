@@ -270,11 +270,13 @@ def merge_reread(
     """
     at = observed_at or datetime.now(UTC)
     covered = {(one.scan.account.cloud, one.scan.account.id): one.covered for one in rereads}
-    with conn.transaction(), merge.own_stage(conn):
+    rows = sum(len(one.scan.observations) + len(one.scan.resources) for one in rereads)
+    with conn.transaction():
+        merge.own_stage(conn)
         scan_id = begin_scan(conn, trigger, flow_run_id, targeted=True, at=at)
         _load(conn, scan_id, [one.scan for one in rereads], at, covered, edition=edition)
         _lock_merges(conn)
-        merge.apply(conn, scan_uuid(scan_id))
+        merge.apply(conn, scan_uuid(scan_id), own=rows)
         _finish(conn, scan_id, "finished", "")
         return scan_id, _counts(_scan(conn, scan_id))
 

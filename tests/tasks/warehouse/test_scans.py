@@ -180,6 +180,34 @@ def test_a_re_read_of_one_resource_leaves_its_siblings(conn: psycopg.Connection)
     assert row(conn, b)["resolution"] == "resource_gone"
 
 
+def test_re_reads_share_tables_and_see_nothing_of_each_other(conn: psycopg.Connection) -> None:
+    """On one connection, even in one transaction; one that is rolled back leaves nothing."""
+    a, b, c = bucket("a"), bucket("b"), bucket("c")
+
+    def again(day: int, one: Resource, verdict: Verdict) -> scans.MergeCounts:
+        at = T0 + timedelta(days=day)
+        return scans.merge_one(conn, account_scan((one, verdict)), observed_at=at)
+
+    scan(conn, account_scan((a, Verdict.FAIL), (b, Verdict.FAIL), (c, Verdict.FAIL)), 1)
+    with conn.transaction(force_rollback=True):
+        assert again(2, c, Verdict.PASS).resolved == 1
+    assert again(3, c, Verdict.FAIL).seen_again == 1
+    own = tables_of_its_own(conn)
+    with conn.transaction():
+        assert again(4, a, Verdict.PASS).resolved == 1
+        assert again(4, b, Verdict.FAIL).seen_again == 1
+    assert [row(conn, one)["status"] for one in (a, b, c)] == ["resolved", "open", "open"]
+    assert tables_of_its_own(conn) == own
+    assert scan(conn, account_scan((a, Verdict.FAIL), (b, Verdict.FAIL)), 5).reopened == 1
+    assert row(conn, c)["resolution"] == "resource_gone"
+    assert again(6, b, Verdict.PASS).resolved == 1
+
+
+def tables_of_its_own(conn: psycopg.Connection) -> set[int]:
+    rows = conn.execute("SELECT oid FROM pg_class WHERE relnamespace = pg_my_temp_schema()")
+    return {oid for (oid,) in rows}
+
+
 def test_a_re_read_of_several_accounts_is_one_small_scan(conn: psycopg.Connection) -> None:
     """Of one account a resource that is gone and one that is there, of the other all of a kind."""
     other = replace(ACME, id="444455556666", name="other")
