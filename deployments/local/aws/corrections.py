@@ -37,6 +37,7 @@ from deployments.local.aws import (
     corrections_ec2,
     corrections_iam,
     corrections_infrastructure,
+    queues,
 )
 
 ORGANIZATION_PAGE = 20  # ListAccounts: "MaxResults … valid range 1 to 20"
@@ -47,6 +48,7 @@ def install() -> None:
     corrections_ec2.install()
     corrections_iam.install()
     corrections_data.install()
+    queues.install()
     AvailabilityZonesAndRegions.describe_regions = _describe_regions
     SecurityGroups.describe_security_groups = _describe_security_groups
     SecurityGroups.authorize_security_group_ingress = _authorize("ingress")

@@ -19,6 +19,7 @@ from moto.events.models import EventPattern
 from moto.sqs.models import sqs_backends
 
 from deployments.event_rules import event_template
+from deployments.local.aws import queues
 from tasks.model import Cloud
 
 KEPT = 10_000  # events that are remembered
@@ -57,8 +58,7 @@ class EventBridge:
 
     ``delay`` is in seconds; ``duplicates`` is the share that is delivered twice, ``reordering``
     the share that is up to a second later than the rest: all may be changed at any time.
-    ``events`` are those published last, delivered or not. ``arrived`` is told when the queue has
-    got something.
+    ``events`` are those published last, delivered or not.
     """
 
     def __init__(
@@ -73,7 +73,6 @@ class EventBridge:
     ) -> None:
         self.delay, self.duplicates, self.reordering = delay, duplicates, reordering
         self.events: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        self.arrived = Condition()
         self._where = account, region
         self._patterns = _patterns()
         self._random = Random(f"events-{seed}")  # noqa: S311 - repeatable on purpose
@@ -90,8 +89,6 @@ class EventBridge:
         with self._woken:
             self._stopping = True
             self._woken.notify()
-        with self.arrived:
-            self.arrived.notify_all()
         self._thread.join()
 
     def publish(self, event: dict[str, Any]) -> None:
@@ -109,10 +106,7 @@ class EventBridge:
         while (event := self._next()) is not None:
             if not any(one.matches_event(event) for one in self._patterns.get(event["source"], ())):
                 continue
-            account, region = self._where
-            sqs_backends[account][region].send_message(QUEUE, json.dumps(event))
-            with self.arrived:
-                self.arrived.notify_all()
+            queues.put(*self._where, QUEUE, json.dumps(event))
 
     def _next(self) -> dict[str, Any] | None:
         """The event that is due next, once it is; None in the end."""

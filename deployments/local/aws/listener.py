@@ -17,6 +17,8 @@ from urllib.parse import unquote_to_bytes
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
+# In the environment of a call: tells, whenever it is asked, whether the client has hung up.
+HUNG_UP = "suture.hung_up"
 _OURS = {"content-length", "connection", "transfer-encoding", "server", "date"}
 
 
@@ -88,6 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
+            HUNG_UP: self._hung_up,
         }
         for name in {name.lower() for name in self.headers}:
             # WSGI cannot tell X_Foo from X-Foo: one must not stand in for the other.
@@ -95,6 +98,14 @@ class _Handler(BaseHTTPRequestHandler):
                 values = self.headers.get_all(name, [])
                 environ[f"HTTP_{name.upper().replace('-', '_')}"] = ",".join(values)
         return environ
+
+    def _hung_up(self) -> bool:
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:  # it is there, and says nothing
+            return False
+        except OSError:
+            return True
 
     def _send(self, status: str, headers: list[tuple[str, str]], content: bytes) -> None:
         code, _, reason = status.partition(" ")
