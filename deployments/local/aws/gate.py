@@ -35,6 +35,7 @@ from deployments.local.aws.policy import (
     parse_trust_policy,
 )
 from deployments.local.aws.propagation import Trusts
+from deployments.local.aws.shortcuts import answer_of
 from deployments.local.aws.sigv4 import UNSIGNED, signature_of
 from deployments.local.aws.trail import Trail, is_write
 
@@ -113,7 +114,7 @@ class Gate:
             return self._sts(call, caller, name, context)
         if (call.service, name) == ("sqs", "ReceiveMessage"):
             return self._receive(call, caller, uri, context)
-        if self._trail is None or not is_write(call, name):
+        if self._trail is None or not is_write(call.service, call.model, name):
             return self._answer_in_turn(call, caller, name, uri, context)
         try:
             answer = self._answer_in_turn(call, caller, name, uri, context)
@@ -349,22 +350,13 @@ class Gate:
         if call.environ["PATH_INFO"].startswith(("/moto-api", "/latest/")):
             # moto would take these for its own controls.
             raise Refusal("NoSuchBucket", "The specified bucket does not exist", status=404)
-        answer: dict[str, Any] = {}
-
-        def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> None:
-            answer.update(status=int(status.split()[0]), headers=headers)
-
         environ = call.moto_environ(account)
         if call.model not in self._moto:  # moto would look the same thing up on every call
             try:
                 self._moto[call.model] = self._dispatcher.get_application(environ)
             except AttributeError:  # how moto says that it has no such service
                 raise Refusal("unknown action") from None
-        chunks = self._moto[call.model](environ, start_response)
-        body = b"".join(chunks)
-        if hasattr(chunks, "close"):
-            chunks.close()
-        return answer["status"], answer["headers"], body
+        return answer_of(self._moto[call.model], environ)
 
 
 def _trust_before(call: Call, name: str, account: str) -> tuple[str, str] | None:

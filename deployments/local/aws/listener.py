@@ -92,11 +92,11 @@ class _Handler(BaseHTTPRequestHandler):
             "wsgi.run_once": False,
             HUNG_UP: self._hung_up,
         }
-        for name in {name.lower() for name in self.headers}:
+        for name, value in self.headers.items():
             # WSGI cannot tell X_Foo from X-Foo: one must not stand in for the other.
-            if "_" not in name and name not in {"content-type", "content-length"}:
-                values = self.headers.get_all(name, [])
-                environ[f"HTTP_{name.upper().replace('-', '_')}"] = ",".join(values)
+            if "_" not in name and name.lower() not in {"content-type", "content-length"}:
+                key = f"HTTP_{name.upper().replace('-', '_')}"
+                environ[key] = f"{environ[key]},{value}" if key in environ else value
         return environ
 
     def _hung_up(self) -> bool:

@@ -10,6 +10,7 @@ import copy
 import functools
 import itertools
 import json
+import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from dataclasses import replace
 from heapq import heappop, heappush
 from urllib.parse import urlencode
 
+from moto.sqs import models
 from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid
 from moto.sqs.models import Message, Queue, SQSBackend, _filter_message_attributes, sqs_backends
 
@@ -25,6 +27,7 @@ from deployments.local.aws.errors import Response
 from deployments.local.aws.resources import parameters
 
 LONGEST_WAIT = 20  # seconds
+RECEIPT_BYTES = 138  # before they are made letters
 LONGEST_HIDDEN = 12 * 3600  # seconds from a message's coming
 
 
@@ -124,6 +127,9 @@ class Shelf:
 
 @functools.cache
 def install() -> None:
+    # moto draws each letter of a receipt by itself, and takes long to see what time it is.
+    models.generate_receipt_handle = lambda: secrets.token_urlsafe(RECEIPT_BYTES)
+    models.unix_time_millis = _milliseconds
     # moto remembers every message there ever was, for a page that nobody sees here.
     Message.__new__ = staticmethod(lambda cls, *_, **__: object.__new__(cls))
     Queue._messages = property(lambda self: self._shelf, _set_messages)

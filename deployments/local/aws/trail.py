@@ -16,7 +16,6 @@ from typing import Any
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 from botocore.parsers import create_parser
 from moto.core.parse import PROTOCOL_PARSERS
-from moto.core.request import Request as MotoRequest
 from moto.core.utils import get_service_model
 
 from deployments.local.aws.calls import Call
@@ -52,12 +51,13 @@ _WHOLE = {
 }
 
 
-def is_write(call: Call, name: str) -> bool:
+@functools.cache
+def is_write(service: str, model: str, name: str) -> bool:
     """Whether CloudTrail tells of a call as a management event that changes something."""
-    if call.service == "sts" or _READS.match(name):
+    if service == "sts" or _READS.match(name):
         return False
-    data = _DATA.get(call.service)
-    return not (data and call.model != "s3control" and data.search(name))
+    data = _DATA.get(service)
+    return not (data and model != "s3control" and data.search(name))
 
 
 @functools.cache
@@ -170,7 +170,7 @@ def _asked(call: Call, name: str, uri: Mapping[str, str]) -> dict[str, Any] | No
     shape = operation.input_shape
     if shape is None:
         return None
-    request = MotoRequest(call.moto_environ("000000000000"))
+    request = call.request
     parser = PROTOCOL_PARSERS[call.protocol](operation)
     said = parser.parse(
         {
