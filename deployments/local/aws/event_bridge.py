@@ -5,6 +5,7 @@ Late, twice and out of order when it is told to: that is what it promises, and n
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import json
@@ -42,6 +43,7 @@ def plant_queues(account: str, region: str) -> None:
     )
 
 
+@functools.cache
 def _patterns() -> Mapping[str, list[EventPattern]]:
     """What the member template of deployments/aws wants, by the source of events."""
     found: dict[str, list[EventPattern]] = {}
@@ -51,6 +53,11 @@ def _patterns() -> Mapping[str, list[EventPattern]]:
             for source in pattern["source"]:
                 found.setdefault(source, []).append(EventPattern(json.dumps(pattern), pattern))
     return found
+
+
+def wanted(event: Mapping[str, Any]) -> bool:
+    """Whether a rule of the member template sends an event to the hub."""
+    return any(one.matches_event(event) for one in _patterns().get(event["source"], ()))
 
 
 class EventBridge:
@@ -74,7 +81,6 @@ class EventBridge:
         self.delay, self.duplicates, self.reordering = delay, duplicates, reordering
         self.events: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._where = account, region
-        self._patterns = _patterns()
         self._random = Random(f"events-{seed}")  # noqa: S311 - repeatable on purpose
         self._due: list[tuple[float, int, dict[str, Any]]] = []
         self._numbers = itertools.count()
@@ -104,9 +110,8 @@ class EventBridge:
 
     def _deliver(self) -> None:
         while (event := self._next()) is not None:
-            if not any(one.matches_event(event) for one in self._patterns.get(event["source"], ())):
-                continue
-            queues.put(*self._where, QUEUE, json.dumps(event))
+            if wanted(event):
+                queues.put(*self._where, QUEUE, json.dumps(event))
 
     def _next(self) -> dict[str, Any] | None:
         """The event that is due next, once it is; None in the end."""
