@@ -102,9 +102,12 @@ def read_call(environ: Environ) -> Call:
     model = _model(service, environ.get("PATH_INFO", ""), body)
     _read_model(model)
     protocol, namespace = _protocol(model)
+    if service == "sqs" and "x-www-form-urlencoded" in headers["content-type"]:
+        protocol, namespace = "query", _SQS_NAMESPACE  # what it spoke before JSON
     return Call(environ, authorization, headers, body, service, model, protocol, namespace)
 
 
+_SQS_NAMESPACE = "http://queue.amazonaws.com/doc/2012-11-05/"
 _MODELS = {"access-analyzer": "accessanalyzer", "elasticfilesystem": "efs"}
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlencode
 
 import boto3
+import httpx
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 from moto.sqs.models import sqs_backends
 
 from deployments.local.aws import queues
@@ -24,8 +29,8 @@ def aws():
         yield running
 
 
-def connected(aws, **options):
-    keys = aws.description["customer"]
+def connected(aws, keys=None, **options):
+    keys = keys or aws.description["customer"]
     return boto3.client(
         "sqs",
         endpoint_url=aws.endpoint,
@@ -156,6 +161,48 @@ def test_who_has_hung_up_is_given_nothing(aws, sqs, queue):
     sqs.send_message(QueueUrl=queue, MessageBody="for who is there")
     (message,) = receive(sqs, queue, WaitTimeSeconds=2)
     assert message["Attributes"]["ApproximateReceiveCount"] == "1"
+
+
+def test_who_still_speaks_in_forms_polls_as_long(aws, sqs, queue):
+    keys = aws.description["customer"]
+    signer = SigV4Auth(Credentials(keys["access_key_id"], keys["secret_access_key"]), "sqs", REGION)
+
+    def receive_in_a_form():
+        asked = {"Action": "ReceiveMessage", "Version": "2012-11-05", "WaitTimeSeconds": "1"}
+        body = urlencode({**asked, "QueueUrl": queue})
+        about = {"Content-Type": "application/x-www-form-urlencoded"}
+        request = AWSRequest("POST", f"{aws.endpoint}/", data=body, headers=about)
+        signer.add_auth(request)
+        return httpx.post(request.url, content=body, headers=dict(request.headers), trust_env=False)
+
+    began = time.monotonic()
+    answer = receive_in_a_form()
+    assert (answer.status_code, "<Message>" in answer.text) == (200, False)
+    assert 0.9 < time.monotonic() - began < 3
+    sqs.send_message(QueueUrl=queue, MessageBody="in-a-form")
+    assert "<Body>in-a-form</Body>" in receive_in_a_form().text
+
+
+def test_the_queue_of_another_account_is_not_ours_by_its_name(aws):
+    hub = aws.description["hub"]
+    own, other = aws.event_queue, aws.description["organization"]["management_account"]
+    sqs = connected(aws, keys=hub)
+    receive(sqs, own, WaitTimeSeconds=0, VisibilityTimeout=0)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        receive(sqs, own.replace(hub["account"], other), WaitTimeSeconds=0)
+    sqs.close()
+
+
+def test_who_waits_does_not_keep_the_emulator_from_stopping():
+    with EmulatedAws(accounts=1, seed=98) as emulated, ThreadPoolExecutor(1) as pool:
+        hub = connected(emulated, keys=emulated.description["hub"])
+        waiting = pool.submit(receive, hub, emulated.event_queue, WaitTimeSeconds=20)
+        time.sleep(0.2)
+        began = time.monotonic()
+        emulated.stop()
+        assert time.monotonic() - began < 2
+        assert isinstance(waiting.exception(5), BotoCoreError)
+        hub.close()
 
 
 def test_messages_take_no_longer_the_more_there_are(sqs, queue):
