@@ -37,7 +37,7 @@ from deployments.local.aws.policy import (
 from deployments.local.aws.propagation import Trusts
 from deployments.local.aws.shortcuts import answer_of
 from deployments.local.aws.sigv4 import UNSIGNED, signature_of
-from deployments.local.aws.trail import Trail, is_write
+from deployments.local.aws.trail import CLOUDFORMATION, Trail, is_write
 
 SKEW = timedelta(minutes=15)
 HANG_SECONDS = 60.0
@@ -126,15 +126,22 @@ class Gate:
         return answer
 
     def _tell(
-        self, call: Call, caller: Caller, name: str, uri: Mapping[str, str], answer: Response
+        self,
+        call: Call,
+        caller: Caller,
+        name: str,
+        uri: Mapping[str, str],
+        answer: Response,
+        by: str = "",
     ) -> None:
         """Tell the trail of a write. A call that its service could not read is told of all the same
         in reality, without its parameters; here it is not told of.
         """
         assert self._trail is not None
         code, message = error_in(answer, call.protocol) if answer[0] >= 400 else ("", "")
+        error = {"code": code, "message": message}
         try:
-            self._trail.note(call, caller, name, uri, answer, self.now, code=code, message=message)
+            self._trail.note(call, caller, name, uri, answer, self.now, **error, by=by)
         except (RequestParserError, ValueError, LookupError, TypeError):
             log.warning("no event was made of %s:%s", call.service, name, exc_info=True)
 
@@ -203,7 +210,10 @@ class Gate:
             made = calls.iam_call(call, name, params)
             self._authorize(caller, calls.needs(made, name, {}, caller.account), context, None)
             _check_documents(made, name, None)
-            return calls.iam_answer(name, self._forward(made, caller.account))
+            answer = self._forward(made, caller.account)
+            if self._trail is not None and is_write(made.service, made.model, name):
+                self._tell(made, caller, name, {}, answer, CLOUDFORMATION)
+            return calls.iam_answer(name, answer)
 
         return iam
 
