@@ -6,11 +6,13 @@ import functools
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -34,7 +36,7 @@ from tasks.clouds.iam_actions import iam_action
 Environ = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """One request, parsed as far as the gate needs it. Headers are keyed in lower case."""
 
@@ -59,14 +61,23 @@ class Call:
     def region(self) -> str:
         return self.authorization.region if self.authorization else "us-east-1"
 
-    @property
+    @functools.cached_property
     def payload_hash(self) -> str:
         return hashlib.sha256(self.body).hexdigest()
 
-    def form(self) -> dict[str, str]:
+    def form(self) -> Mapping[str, str]:
         """The parameters of the EC2 and query protocols."""
+        return self._form
+
+    @functools.cached_property
+    def _form(self) -> Mapping[str, str]:
         text = self.body.decode("utf-8", "replace") or self.environ["QUERY_STRING"]
-        return dict(parse_qsl(text, keep_blank_values=True))
+        return MappingProxyType(dict(parse_qsl(text, keep_blank_values=True)))
+
+    @functools.cached_property
+    def request(self) -> MotoRequest:
+        """The request as moto reads it, of no account: to see what it asks for."""
+        return MotoRequest(self.moto_environ("000000000000"))
 
     def moto_environ(self, account: str) -> Environ:
         """What moto sees: the account is ours to say, the body fresh, the token stays here."""
@@ -91,9 +102,12 @@ def read_call(environ: Environ) -> Call:
     model = _model(service, environ.get("PATH_INFO", ""), body)
     _read_model(model)
     protocol, namespace = _protocol(model)
+    if service == "sqs" and "x-www-form-urlencoded" in headers["content-type"]:
+        protocol, namespace = "query", _SQS_NAMESPACE  # what it spoke before JSON
     return Call(environ, authorization, headers, body, service, model, protocol, namespace)
 
 
+_SQS_NAMESPACE = "http://queue.amazonaws.com/doc/2012-11-05/"
 _MODELS = {"access-analyzer": "accessanalyzer", "elasticfilesystem": "efs"}
 
 
@@ -155,10 +169,11 @@ def _read_model(service: str) -> None:
 
 
 def timestamp(call: Call) -> datetime | None:
+    said = call.headers.get("x-amz-date", "")
+    if not re.fullmatch(r"\d{8}T\d{6}Z", said, re.ASCII):
+        return None
     try:
-        return datetime.strptime(call.headers.get("x-amz-date", ""), "%Y%m%dT%H%M%SZ").replace(
-            tzinfo=UTC
-        )
+        return datetime.fromisoformat(said)
     except ValueError:
         return None
 
@@ -167,7 +182,7 @@ def operation(call: Call) -> tuple[str, Mapping[str, str]]:
     """The API's own operation name and the parameters in the path. Refuses unknown ones."""
     try:
         router = get_service_router(call.model)
-        model, uri = router.match(MotoRequest(call.moto_environ("000000000000")))
+        model, uri = router.match(call.request)
     except (HTTPException, UnknownServiceError, LookupError, ValueError):
         raise Refusal("unknown action") from None
     return model.name, uri

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 import functools
 import hashlib
 import ipaddress
@@ -14,7 +13,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from moto.core import responses
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import (
     EC2ClientError,
@@ -37,6 +35,8 @@ from deployments.local.aws import (
     corrections_ec2,
     corrections_iam,
     corrections_infrastructure,
+    queues,
+    shortcuts,
 )
 
 ORGANIZATION_PAGE = 20  # ListAccounts: "MaxResults … valid range 1 to 20"
@@ -47,6 +47,8 @@ def install() -> None:
     corrections_ec2.install()
     corrections_iam.install()
     corrections_data.install()
+    queues.install()
+    shortcuts.install()
     AvailabilityZonesAndRegions.describe_regions = _describe_regions
     SecurityGroups.describe_security_groups = _describe_security_groups
     SecurityGroups.authorize_security_group_ingress = _authorize("ingress")
@@ -58,8 +60,6 @@ def install() -> None:
     IamResponse.get_account_password_policy = _get_account_password_policy
     IamResponse.update_account_password_policy = _checked_password_policy
     S3Response.all_buckets = _list_buckets
-    # moto lists a class's methods anew on every call, a sixth of its time.
-    responses.method_names_from_class = functools.cache(responses.method_names_from_class)
     # moto would apply a bucket policy without its conditions; the gate has applied it in full.
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL
     corrections_infrastructure.install()
@@ -332,7 +332,7 @@ def _put_back(backend: Any, wanted: list[dict[str, Any]], direction: str, rules:
 
 def _checked(permission: dict[str, Any]) -> dict[str, Any]:
     """What EC2 refuses, or writes differently, before it looks at the group."""
-    checked = copy.deepcopy(permission)
+    checked = {**permission, "ip_ranges": [dict(one) for one in permission["ip_ranges"]]}
     if checked["security_rule_ids"]:
         return checked
     protocol = checked["ip_protocol"]

@@ -5,6 +5,7 @@ Late, twice and out of order when it is told to: that is what it promises, and n
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import json
@@ -19,6 +20,7 @@ from moto.events.models import EventPattern
 from moto.sqs.models import sqs_backends
 
 from deployments.event_rules import event_template
+from deployments.local.aws import queues
 from tasks.model import Cloud
 
 KEPT = 10_000  # events that are remembered
@@ -41,6 +43,7 @@ def plant_queues(account: str, region: str) -> None:
     )
 
 
+@functools.cache
 def _patterns() -> Mapping[str, list[EventPattern]]:
     """What the member template of deployments/aws wants, by the source of events."""
     found: dict[str, list[EventPattern]] = {}
@@ -52,13 +55,17 @@ def _patterns() -> Mapping[str, list[EventPattern]]:
     return found
 
 
+def wanted(event: Mapping[str, Any]) -> bool:
+    """Whether a rule of the member template sends an event to the hub."""
+    return any(one.matches_event(event) for one in _patterns().get(event["source"], ()))
+
+
 class EventBridge:
     """Delivers what is published and wanted to the queue in ``account``, ``region``.
 
     ``delay`` is in seconds; ``duplicates`` is the share that is delivered twice, ``reordering``
     the share that is up to a second later than the rest: all may be changed at any time.
-    ``events`` are those published last, delivered or not. ``arrived`` is told when the queue has
-    got something.
+    ``events`` are those published last, delivered or not.
     """
 
     def __init__(
@@ -73,9 +80,7 @@ class EventBridge:
     ) -> None:
         self.delay, self.duplicates, self.reordering = delay, duplicates, reordering
         self.events: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        self.arrived = Condition()
         self._where = account, region
-        self._patterns = _patterns()
         self._random = Random(f"events-{seed}")  # noqa: S311 - repeatable on purpose
         self._due: list[tuple[float, int, dict[str, Any]]] = []
         self._numbers = itertools.count()
@@ -90,8 +95,6 @@ class EventBridge:
         with self._woken:
             self._stopping = True
             self._woken.notify()
-        with self.arrived:
-            self.arrived.notify_all()
         self._thread.join()
 
     def publish(self, event: dict[str, Any]) -> None:
@@ -107,12 +110,8 @@ class EventBridge:
 
     def _deliver(self) -> None:
         while (event := self._next()) is not None:
-            if not any(one.matches_event(event) for one in self._patterns.get(event["source"], ())):
-                continue
-            account, region = self._where
-            sqs_backends[account][region].send_message(QUEUE, json.dumps(event))
-            with self.arrived:
-                self.arrived.notify_all()
+            if wanted(event):
+                queues.put(*self._where, QUEUE, json.dumps(event))
 
     def _next(self) -> dict[str, Any] | None:
         """The event that is due next, once it is; None in the end."""

@@ -7,18 +7,16 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Event, RLock
 from typing import Any
 
-import orjson
 from moto.core.parse import RequestParserError
 from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.utils import bucket_policy_is_public
 
-from deployments.local.aws import calls, gaps_infrastructure, identities, sts
+from deployments.local.aws import calls, gaps_infrastructure, identities, queues, sts
 from deployments.local.aws.calls import Call, Environ, Need
 from deployments.local.aws.cloudformation import Stacks
 from deployments.local.aws.corrections_data import blocks_public_policies
@@ -26,7 +24,7 @@ from deployments.local.aws.errors import Refusal, Response, error_in, render
 from deployments.local.aws.event_bridge import EventBridge
 from deployments.local.aws.gaps import Gaps
 from deployments.local.aws.identities import Caller, Identities
-from deployments.local.aws.listener import Hangup
+from deployments.local.aws.listener import HUNG_UP, Hangup
 from deployments.local.aws.policy import (
     MalformedPolicy,
     Policy,
@@ -37,14 +35,13 @@ from deployments.local.aws.policy import (
     parse_trust_policy,
 )
 from deployments.local.aws.propagation import Trusts
+from deployments.local.aws.shortcuts import answer_of
 from deployments.local.aws.sigv4 import UNSIGNED, signature_of
-from deployments.local.aws.trail import Trail, is_write
+from deployments.local.aws.trail import CLOUDFORMATION, Trail, is_write
 
 SKEW = timedelta(minutes=15)
 HANG_SECONDS = 60.0
-POLL_SECONDS = (
-    0.5  # what other ways into a queue are noticed by, and its messages' becoming visible
-)
+LOOK_SECONDS = 0.2  # how often a call that waits looks whether anybody still waits for it
 log = logging.getLogger(__name__)
 gaps_infrastructure.install()
 
@@ -79,7 +76,6 @@ class Gate:
         self._moto: dict[str, Any] = {}  # service -> moto's application for it
         self._locks: defaultdict[str, RLock] = defaultdict(RLock)
         self._stopping = Event()
-        self._bridge = bridge
         self._trail = Trail(bridge.publish) if bridge else None
 
     def stop(self) -> None:
@@ -117,8 +113,8 @@ class Gate:
         if call.service == "sts":
             return self._sts(call, caller, name, context)
         if (call.service, name) == ("sqs", "ReceiveMessage"):
-            return self._receive(call, caller, name, uri, context)
-        if self._trail is None or not is_write(call, name):
+            return self._receive(call, caller, uri, context)
+        if self._trail is None or not is_write(call.service, call.model, name):
             return self._answer_in_turn(call, caller, name, uri, context)
         try:
             answer = self._answer_in_turn(call, caller, name, uri, context)
@@ -130,15 +126,22 @@ class Gate:
         return answer
 
     def _tell(
-        self, call: Call, caller: Caller, name: str, uri: Mapping[str, str], answer: Response
+        self,
+        call: Call,
+        caller: Caller,
+        name: str,
+        uri: Mapping[str, str],
+        answer: Response,
+        by: str = "",
     ) -> None:
         """Tell the trail of a write. A call that its service could not read is told of all the same
         in reality, without its parameters; here it is not told of.
         """
         assert self._trail is not None
         code, message = error_in(answer, call.protocol) if answer[0] >= 400 else ("", "")
+        error = {"code": code, "message": message}
         try:
-            self._trail.note(call, caller, name, uri, answer, self.now, code=code, message=message)
+            self._trail.note(call, caller, name, uri, answer, self.now, **error, by=by)
         except (RequestParserError, ValueError, LookupError, TypeError):
             log.warning("no event was made of %s:%s", call.service, name, exc_info=True)
 
@@ -146,29 +149,30 @@ class Gate:
         self,
         call: Call,
         caller: Caller,
-        name: str,
         uri: Mapping[str, str],
         context: Mapping[str, tuple[str, ...]],
     ) -> Response:
         """Messages of a queue. While there are none the account's other calls are not kept waiting,
-        as they would be by moto's own way of it.
+        as they would be by moto's own way of it; and who has hung up by then gets none, for nobody
+        would see them until they are visible again.
         """
-        asked = orjson.loads(call.body or b"{}")
-        end = time.monotonic() + float(asked.get("WaitTimeSeconds") or 0)
-        body = orjson.dumps({**asked, "WaitTimeSeconds": 0})
-        environ = {**call.environ, "CONTENT_LENGTH": str(len(body))}
-        at_once = replace(call, body=body, environ=environ)
+        with self._locks[caller.account]:
+            needed = calls.needs(call, "ReceiveMessage", uri, caller.account)
+            self._authorize(caller, needed, context, None)
+        at_once, queue, seconds = queues.without_waiting(call, caller.account)
+        end = time.monotonic() + seconds
         while True:
-            answer = self._answer_in_turn(at_once, caller, name, uri, context)
             left = end - time.monotonic()
-            empty = answer[0] == 200 and not orjson.loads(answer[2] or b"{}").get("Messages")
-            if not empty or left <= 0 or self._stopping.is_set():
-                return answer
-            if self._bridge is None:
-                self._stopping.wait(min(left, POLL_SECONDS))
-                continue
-            with self._bridge.arrived:
-                self._bridge.arrived.wait(min(left, POLL_SECONDS))
+            last = queue is None or left <= 0
+            if last or queues.wait_for_message(queue, min(left, LOOK_SECONDS)):
+                with self._locks[caller.account]:
+                    if call.environ[HUNG_UP]():
+                        raise Hangup
+                    answer = self._forward(at_once, caller.account)
+                if last or not queues.is_empty(answer):
+                    return answer
+            elif self._stopping.is_set() or call.environ[HUNG_UP]():
+                raise Hangup
 
     def _answer_in_turn(
         self,
@@ -206,7 +210,10 @@ class Gate:
             made = calls.iam_call(call, name, params)
             self._authorize(caller, calls.needs(made, name, {}, caller.account), context, None)
             _check_documents(made, name, None)
-            return calls.iam_answer(name, self._forward(made, caller.account))
+            answer = self._forward(made, caller.account)
+            if self._trail is not None and is_write(made.service, made.model, name):
+                self._tell(made, caller, name, {}, answer, CLOUDFORMATION)
+            return calls.iam_answer(name, answer)
 
         return iam
 
@@ -353,22 +360,13 @@ class Gate:
         if call.environ["PATH_INFO"].startswith(("/moto-api", "/latest/")):
             # moto would take these for its own controls.
             raise Refusal("NoSuchBucket", "The specified bucket does not exist", status=404)
-        answer: dict[str, Any] = {}
-
-        def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> None:
-            answer.update(status=int(status.split()[0]), headers=headers)
-
         environ = call.moto_environ(account)
         if call.model not in self._moto:  # moto would look the same thing up on every call
             try:
                 self._moto[call.model] = self._dispatcher.get_application(environ)
             except AttributeError:  # how moto says that it has no such service
                 raise Refusal("unknown action") from None
-        chunks = self._moto[call.model](environ, start_response)
-        body = b"".join(chunks)
-        if hasattr(chunks, "close"):
-            chunks.close()
-        return answer["status"], answer["headers"], body
+        return answer_of(self._moto[call.model], environ)
 
 
 def _trust_before(call: Call, name: str, account: str) -> tuple[str, str] | None:

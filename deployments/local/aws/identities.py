@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import secrets
-import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -100,9 +99,8 @@ class Identities:
             session_policies=policies,
             issued=now,
         )
-        alphabet = string.ascii_uppercase + "234567"
         credentials = Credentials(
-            access_key="ASIA" + "".join(secrets.choice(alphabet) for _ in range(16)),
+            access_key="ASIA" + base64.b32encode(secrets.token_bytes(10)).decode(),
             secret=base64.b64encode(secrets.token_bytes(30)).decode(),
             token=base64.b64encode(secrets.token_bytes(240)).decode(),
             expires=expires,

@@ -6,22 +6,56 @@ Werkzeug's own server closes the connection after every answer, which real endpo
 from __future__ import annotations
 
 import io
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from threading import Condition, Thread
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
+# In the environment of a call: tells, whenever it is asked, whether the client has hung up.
+HUNG_UP = "suture.hung_up"
 _OURS = {"content-length", "connection", "transfer-encoding", "server", "date"}
+
+
+MOST_HEADERS, LONGEST_LINE = 100, 65_536
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Hangup(Exception):
     """Raised by an application that gives no answer: the connection is closed."""
+
+
+class _Headers:
+    """The headers of a request; names may come more than once."""
+
+    def __init__(self, given: list[tuple[str, str]]) -> None:
+        self._given = given
+        self._first = {name.lower(): value for name, value in reversed(given)}
+
+    def get(self, name: str, otherwise: str = "") -> str:
+        return self._first.get(name.lower(), otherwise)
+
+    def items(self) -> list[tuple[str, str]]:
+        return self._given
+
+    @classmethod
+    def read(cls, file: BinaryIO) -> _Headers:
+        """Raises ValueError for what is no header."""
+        given: list[tuple[str, str]] = []
+        while (line := file.readline(LONGEST_LINE + 1)) not in (b"\r\n", b"\n", b""):
+            name, colon, value = line.partition(b":")
+            if len(line) > LONGEST_LINE or not colon or not _TOKEN.fullmatch(name):
+                raise ValueError(line)
+            given.append((name.decode("latin-1"), value.strip().decode("latin-1")))
+            if len(given) > MOST_HEADERS:
+                raise ValueError("too many headers")
+        return cls(given)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -29,6 +63,33 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # one write per answer: headers and body in one segment
     disable_nagle_algorithm = True
     server: Listener
+
+    def parse_request(self) -> bool:
+        """The standard library reads headers as those of an e-mail, which takes longer than all
+        else that is done with a request before it is looked at.
+        """
+        self.close_connection = True
+        self.requestline = str(self.raw_requestline, "latin-1").rstrip("\r\n")
+        words = self.requestline.split()
+        self.request_version = "HTTP/1.1"
+        if not words:
+            return False
+        if len(words) != 3 or words[2] not in {"HTTP/1.1", "HTTP/1.0"}:
+            self.send_error(400, "Bad request syntax")
+            return False
+        self.command, self.path, self.request_version = words
+        if self.path.startswith("//"):
+            self.path = "/" + self.path.lstrip("/")
+        try:
+            self.headers = _Headers.read(self.rfile)
+        except ValueError:
+            self.send_error(400, "Bad header")
+            return False
+        stays = "close" if self.request_version == "HTTP/1.0" else "keep-alive"
+        self.close_connection = self.headers.get("Connection", stays).lower() == "close"
+        if self.headers.get("Expect").lower() == "100-continue":
+            return self.handle_expect_100()
+        return True
 
     def handle_expect_100(self) -> bool:
         going_on = super().handle_expect_100()
@@ -55,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = do_OPTIONS = _serve
 
     def _body(self) -> bytes:
-        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+        if "chunked" in self.headers.get("Transfer-Encoding").lower():
             return b"".join(self._chunks())
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
@@ -79,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
             "SERVER_PORT": str(self.server.server_address[1]),
             "SERVER_PROTOCOL": self.request_version,
             "REMOTE_ADDR": self.client_address[0],
-            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "CONTENT_TYPE": self.headers.get("Content-Type"),
             "CONTENT_LENGTH": str(len(body)),
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": "http",
@@ -88,13 +149,22 @@ class _Handler(BaseHTTPRequestHandler):
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
+            HUNG_UP: self._hung_up,
         }
-        for name in {name.lower() for name in self.headers}:
+        for name, value in self.headers.items():
             # WSGI cannot tell X_Foo from X-Foo: one must not stand in for the other.
-            if "_" not in name and name not in {"content-type", "content-length"}:
-                values = self.headers.get_all(name, [])
-                environ[f"HTTP_{name.upper().replace('-', '_')}"] = ",".join(values)
+            if "_" not in name and name.lower() not in {"content-type", "content-length"}:
+                key = f"HTTP_{name.upper().replace('-', '_')}"
+                environ[key] = f"{environ[key]},{value}" if key in environ else value
         return environ
+
+    def _hung_up(self) -> bool:
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:  # it is there, and says nothing
+            return False
+        except OSError:
+            return True
 
     def _send(self, status: str, headers: list[tuple[str, str]], content: bytes) -> None:
         code, _, reason = status.partition(" ")

@@ -70,8 +70,7 @@ class Statement:
         )
 
     def _covers_action(self, action: str) -> bool:
-        named = any(like(action.lower(), pattern.lower()) for pattern in self.actions)
-        return named != self.except_actions
+        return _any_like(action.lower(), self.actions) != self.except_actions
 
     def _covers_resource(self, request: Request) -> bool:
         if not self.resources:  # trust policies name no resource: they sit on it
@@ -182,6 +181,11 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 def like(value: str, pattern: str) -> bool:
     """``*`` stands for any text, ``?`` for one character."""
     return _pattern(pattern).fullmatch(value) is not None
+
+
+@functools.lru_cache(maxsize=65_536)
+def _any_like(action: str, patterns: tuple[str, ...]) -> bool:
+    return any(like(action, pattern.lower()) for pattern in patterns)
 
 
 def arn_like(value: str, pattern: str) -> bool:

@@ -76,7 +76,8 @@ def resource_of(service: str, params: Mapping[str, Any], region: str, account: s
         if isinstance(name, str) and name:
             if name.startswith("arn:"):
                 return name
-            if name.startswith(("http://", "https://")):
-                name = name.rpartition("/")[2]
+            if name.startswith(("http://", "https://")):  # a queue's, which says whose it is
+                rest, _, name = name.rpartition("/")
+                account = rest.rpartition("/")[2]
             return arn.replace("{}", name).format(region=region, account=account)
     return "*"

@@ -7,16 +7,16 @@ The record's format is that of the "CloudTrail record contents" of its user guid
 from __future__ import annotations
 
 import functools
+import json
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 from botocore.parsers import create_parser
 from moto.core.parse import PROTOCOL_PARSERS
-from moto.core.request import Request as MotoRequest
 from moto.core.utils import get_service_model
 
 from deployments.local.aws.calls import Call
@@ -26,7 +26,9 @@ from tasks.clouds.events import watched_operations
 from tasks.model import Cloud
 
 LEADING_REGION = "us-east-1"  # where services without a region tell of themselves
-GLOBAL_SERVICES = {"iam", "cloudfront", "organizations", "sts"}
+GLOBAL_SERVICES = {"iam", "cloudfront", "organizations", "route53", "sts"}
+CLOUDFORMATION = "cloudformation.amazonaws.com"
+LONGEST = 100_000  # characters of a record's parameters, and of its answer
 HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
 
 _READS = re.compile(
@@ -44,20 +46,25 @@ _DATA = {
     "sqs": re.compile(r"Message"),
 }
 _SECRET = re.compile(r"password|secret(?!ARN|Id)|privatekey", re.IGNORECASE)
-# Of EC2's, those whose parameters stand whole under the name of their request.
+# Of EC2's, those whose parameters and answers stand whole, under the name of their request.
 _WHOLE = {
     *("AssociateIamInstanceProfile", "CreateFlowLogs", "DeleteFlowLogs"),
-    *("DisassociateIamInstanceProfile", "ModifyInstanceMetadataOptions"),
-    *("ModifySecurityGroupRules", "ReplaceIamInstanceProfileAssociation"),
+    *("DisableEbsEncryptionByDefault", "EnableEbsEncryptionByDefault"),
+    *("DisableImageBlockPublicAccess", "EnableImageBlockPublicAccess"),
+    *("DisableSnapshotBlockPublicAccess", "EnableSnapshotBlockPublicAccess"),
+    *("DisassociateIamInstanceProfile", "ModifyInstanceMetadataDefaults"),
+    *("ModifyInstanceMetadataOptions", "ModifySecurityGroupRules"),
+    "ReplaceIamInstanceProfileAssociation",
 }
 
 
-def is_write(call: Call, name: str) -> bool:
+@functools.cache
+def is_write(service: str, model: str, name: str) -> bool:
     """Whether CloudTrail tells of a call as a management event that changes something."""
-    if call.service == "sts" or _READS.match(name):
+    if service == "sts" or _READS.match(name):
         return False
-    data = _DATA.get(call.service)
-    return not (data and call.model != "s3control" and data.search(name))
+    data = _DATA.get(service)
+    return not (data and model != "s3control" and data.search(name))
 
 
 @functools.cache
@@ -97,22 +104,28 @@ class Trail:
         *,
         code: str = "",
         message: str = "",
+        by: str = "",
     ) -> None:
-        """One write has been answered; ``code`` says why it failed, where it did."""
+        """One write has been answered; ``code`` says why it failed, where it did. ``by`` is the
+        service that made it on the caller's behalf, if one did.
+        """
         region = LEADING_REGION if call.service in GLOBAL_SERVICES else call.region
         headers = {header.lower(): value for header, value in answer[1]}
+        request_id = headers.get("x-amzn-requestid") or str(uuid.uuid4())
+        asked = _asked(call, name, uri)
+        answered = None if code else _answered(call, name, answer, request_id)
         record: dict[str, Any] = {
             "eventVersion": "1.11",
-            "userIdentity": _identity(caller, call),
+            "userIdentity": _identity(caller, call, by),
             "eventTime": f"{now:%Y-%m-%dT%H:%M:%SZ}",
             "eventSource": f"{call.service}.amazonaws.com",
             "eventName": event_name(call.service, call.model, name),
             "awsRegion": region,
-            "sourceIPAddress": call.environ["REMOTE_ADDR"],
-            "userAgent": call.headers.get("user-agent", ""),
-            "requestParameters": _asked(call, name, uri),
-            "responseElements": None if code else _answered(call, name, answer),
-            "requestID": headers.get("x-amzn-requestid") or str(uuid.uuid4()),
+            "sourceIPAddress": by or call.environ["REMOTE_ADDR"],
+            "userAgent": by or _user_agent(call),
+            "requestParameters": _short(asked),
+            "responseElements": _short(answered),
+            "requestID": request_id,
             "eventID": str(uuid.uuid4()),
             "readOnly": False,
             "eventType": "AwsApiCall",
@@ -120,8 +133,11 @@ class Trail:
             "recipientAccountId": caller.account,
             "eventCategory": "Management",
         }
+        if resources := list(_resources(call, asked or {}, answered or {}, caller.account)):
+            record["resources"] = resources
         if code:
-            record |= {"errorCode": code, "errorMessage": message}
+            side = ("Client." if answer[0] < 500 else "Server.") if call.service == "ec2" else ""
+            record |= {"errorCode": f"{side}{code}", "errorMessage": message}
         self._publish(
             {
                 "version": "0",
@@ -137,7 +153,35 @@ class Trail:
         )
 
 
-def _identity(caller: Caller, call: Call) -> dict[str, Any]:
+def _user_agent(call: Call) -> str:
+    agent = call.headers.get("user-agent", "")
+    return f"[{agent}]" if call.service == "s3" else agent
+
+
+def _short(told: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What is too long is left out, and that is said."""
+    size = len(json.dumps(told))
+    if size <= LONGEST:
+        return told
+    reason = f"Field longer than {LONGEST} characters"
+    return {"omitted": True, "originalSize": size, "reasonOmitted": reason}
+
+
+def _resources(
+    call: Call, asked: Mapping[str, Any], answered: Mapping[str, Any], account: str
+) -> Iterator[dict[str, str]]:
+    """S3 and KMS say beside their parameters which resource it was."""
+    if bucket := asked.get("bucketName"):
+        yield {"accountId": account, "type": "AWS::S3::Bucket", "ARN": f"arn:aws:s3:::{bucket}"}
+    if call.service == "kms":
+        key = answered.get("keyMetadata", {}).get("arn") or asked.get("keyId", "")
+        if re.fullmatch(r"[\w-]+", key):
+            key = f"arn:aws:kms:{call.region}:{account}:key/{key}"
+        if ":key/" in key:
+            yield {"accountId": account, "type": "AWS::KMS::Key", "ARN": key}
+
+
+def _identity(caller: Caller, call: Call, by: str) -> dict[str, Any]:
     assert call.authorization is not None
     known: dict[str, Any] = {
         "type": "IAMUser" if caller.kind == "User" else "AssumedRole",
@@ -146,6 +190,8 @@ def _identity(caller: Caller, call: Call) -> dict[str, Any]:
         "accountId": caller.account,
         "accessKeyId": call.authorization.access_key,
     }
+    if by:
+        known["invokedBy"] = by
     if caller.kind == "User":
         return {**known, "userName": caller.name}
     issued = f"{caller.issued:%Y-%m-%dT%H:%M:%SZ}" if caller.issued else ""
@@ -170,7 +216,7 @@ def _asked(call: Call, name: str, uri: Mapping[str, str]) -> dict[str, Any] | No
     shape = operation.input_shape
     if shape is None:
         return None
-    request = MotoRequest(call.moto_environ("000000000000"))
+    request = call.request
     parser = PROTOCOL_PARSERS[call.protocol](operation)
     said = parser.parse(
         {
@@ -199,15 +245,34 @@ def _of_s3(said: Mapping[str, Any], call: Call) -> dict[str, Any]:
     return {**bucket, **rest, "Host": call.headers.get("host", "")}
 
 
-def _answered(call: Call, name: str, answer: Response) -> dict[str, Any] | None:
+def _answered(call: Call, name: str, answer: Response, request_id: str) -> dict[str, Any] | None:
+    if call.service == "ec2":
+        return _of_ec2(_parsed(call, name, answer), name, request_id)
+    if call.model == "s3":
+        return None
+    told = _parsed(call, name, answer)
+    if call.service == "rds" and len(told) == 1:  # tells of a database, not of the answer with it
+        (only,) = told.values()
+        told = only if isinstance(only, dict) else told
+    return told or None
+
+
+def _of_ec2(told: dict[str, Any], name: str, request_id: str) -> dict[str, Any]:
+    done = told.pop("return", None if told else True)
+    known = {"requestId": request_id, **({} if done is None else {"_return": done}), **told}
+    return {f"{name}Response": known} if name in _WHOLE else known
+
+
+def _parsed(call: Call, name: str, answer: Response) -> dict[str, Any]:
+    """What an answer says, as CloudTrail spells it."""
     shape = get_service_model(call.model).operation_model(name).output_shape
     status, headers, body = answer
-    if shape is None or call.model == "s3" or not body:
-        return None
+    if shape is None or not body:
+        return {}
     whole = {"status_code": status, "headers": dict(headers), "body": body}
     parsed = create_parser(call.protocol).parse(whole, shape)
     parsed.pop("ResponseMetadata", None)
-    return _spelled(shape, parsed, ec2=call.service == "ec2") or None
+    return _spelled(shape, parsed, ec2=call.service == "ec2")
 
 
 def _spelled(shape: Shape, value: Any, *, ec2: bool) -> Any:

@@ -89,7 +89,7 @@ def test_a_refused_call_is_told_of_with_its_code_and_not_delivered(aws, told):
     with pytest.raises(ClientError):
         ec2.authorize_security_group_ingress(GroupId="sg-0a1b2c3d", IpPermissions=[SSH])
     (record,) = told()
-    assert record["errorCode"] == "InvalidGroup.NotFound"
+    assert record["errorCode"] == "Client.InvalidGroup.NotFound"
     assert record["responseElements"] is None
     assert hub_receives(aws) == []
 
@@ -147,6 +147,81 @@ def test_a_session_is_told_by_its_role(aws, told):
     assert identity["type"] == "AssumedRole"
     assert identity["sessionContext"]["sessionIssuer"]["arn"] == role
     assert record["recipientAccountId"] == account
+
+
+def test_what_a_service_does_for_somebody_is_told_of_as_the_service_s(aws, told):
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": aws.description["hub"]["arn"]},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+    role = {
+        "Type": "AWS::IAM::Role",
+        "Properties": {"RoleName": "told-of", "AssumeRolePolicyDocument": trust},
+    }
+    client(aws, "cloudformation").create_stack(
+        StackName="told-of",
+        TemplateBody=json.dumps({"Resources": {"Role": role}}),
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
+    records = {one["eventName"]: one for one in told()}
+    made, stack = records["CreateRole"], records["CreateStack"]
+    assert made["userIdentity"]["invokedBy"] == "cloudformation.amazonaws.com"
+    assert made["sourceIPAddress"] == made["userAgent"] == "cloudformation.amazonaws.com"
+    assert made["userIdentity"]["userName"] == stack["userIdentity"]["userName"]
+    assert "invokedBy" not in stack["userIdentity"]
+
+
+def test_s3_and_kms_say_which_resource_it_was(aws, told):
+    s3, kms = client(aws, "s3"), client(aws, "kms")
+    s3.create_bucket(
+        Bucket="trail-says", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
+    )
+    key = kms.create_key()["KeyMetadata"]
+    kms.enable_key_rotation(KeyId=key["KeyId"])
+    bucket, created, rotated = told()
+    assert bucket["resources"][0]["ARN"] == "arn:aws:s3:::trail-says"
+    assert bucket["userAgent"].startswith("[Boto3/")
+    assert created["resources"][0]["ARN"] == rotated["resources"][0]["ARN"] == key["Arn"]
+
+
+def test_a_database_is_told_of_by_itself_and_without_its_password(aws, told):
+    client(aws, "rds").create_db_instance(
+        DBInstanceIdentifier="told-of",
+        DBInstanceClass="db.t3.micro",
+        Engine="postgres",
+        AllocatedStorage=20,
+        MasterUsername="boss",
+        MasterUserPassword="not-for-any-log",
+    )
+    (record,) = told()
+    assert record["responseElements"]["dBInstanceArn"].endswith(":db:told-of")
+    assert "not-for-any-log" not in json.dumps(record)
+
+
+def test_ec2_answers_that_it_did_it_and_newer_calls_stand_whole(aws, told):
+    ec2 = client(aws, "ec2")
+    ec2.enable_ebs_encryption_by_default()
+    ec2.create_tags(Resources=[group_of(ec2)], Tags=[{"Key": "told", "Value": "of"}])
+    enabled, tagged = told()
+    assert enabled["requestParameters"] == {"EnableEbsEncryptionByDefaultRequest": {}}
+    whole = enabled["responseElements"]["EnableEbsEncryptionByDefaultResponse"]
+    assert whole["ebsEncryptionByDefault"] is True
+    assert tagged["responseElements"] == {"requestId": tagged["requestID"], "_return": True}
+
+
+def test_what_is_too_long_is_left_out(aws, told):
+    document = {"Statement": [{"Sid": "x" * 200, "Effect": "Allow"}] * 500}
+    with pytest.raises(ClientError):
+        client(aws, "iam").create_policy(PolicyName="long", PolicyDocument=json.dumps(document))
+    (record,) = told()
+    assert record["requestParameters"]["omitted"] is True
+    assert record["errorCode"] == "MalformedPolicyDocument"
 
 
 def test_what_the_queue_gets_leads_back_to_the_resource(aws):
