@@ -26,6 +26,7 @@ from deployments.code_desk import CodeDesk
 from deployments.guard import Guard
 from tasks import settings
 from tasks.core_dumps import forbid_core_dumps
+from tasks.garbage import collect_rarely
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -160,6 +161,7 @@ def run_server(host: str = "127.0.0.1", port: int = 4200) -> None:
         port,
         "on" if get_current_settings().server.analytics_enabled else "off",
     )
+    collect_rarely()
     uvicorn.run(
         app,
         host=host,

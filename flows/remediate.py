@@ -29,7 +29,7 @@ from tasks.remediation import (
     take_answer,
     who_signed_in,
 )
-from tasks.remediation_run import Answered, Run
+from tasks.remediation_run import ALL_CHANGED, Answered, Run
 
 AT_ONCE = 4  # resources that one run without an approver changes at a time
 
@@ -76,6 +76,8 @@ def carry_through(run: Run) -> State:
             answer = ask_customer(run) if run.automatic else ask_approver(run)
             for numbers in run.apart(answer.chosen):
                 _close(run, numbers, answer)
+            if run.automatic:
+                ALL_CHANGED.get()()
             if answer.chosen:
                 conclude_round(run)
     return finish_remediation(run)

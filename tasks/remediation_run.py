@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 MOST_ROUNDS = 5  # how often one run asks again, after wrong codes, bad values or drift
 WAITING = ("planned", "waiting")
 _ARM_WHOLE = 9  # pieces of an id: /subscriptions/S/resourceGroups/G/providers/NAMESPACE/TYPE/NAME
+
+
+# Called by a run without an approver when it changes nothing more and is about to end.
+ALL_CHANGED: ContextVar[Callable[[], object]] = ContextVar("all_changed", default=lambda: None)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,6 @@ A process with Prefect in it takes twice the memory, and one of Python's runs on
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import signal
@@ -25,6 +24,7 @@ import uvloop
 
 from tasks.batch import BatchOrder, BatchResult, BatchScanner
 from tasks.errors import SutureError
+from tasks.garbage import collect_rarely
 from tasks.settings import inventory_path
 
 COMMAND = (sys.executable, "-m", "tasks.scan_processes")
@@ -207,10 +207,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends whoever started this, and so this
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # whatever prints, it is no answer
-    # What is imported stays, and what a scan makes is freed by its last reference: looking for
-    # cycles so often took a quarter of a scan's time.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    collect_rarely()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_work(answers))
         # Whoever gave the orders waits: freeing what goes with the process anyway takes a while.

@@ -21,6 +21,7 @@ from deployments.local.azure.server import EmulatedAzure
 from deployments.local.customer import EmulatedCustomer
 from deployments.opener.warm import WarmGate
 from tasks.clouds.issuer import generate_key
+from tasks.garbage import collect_rarely
 from tasks.inventory import load_inventory
 from tasks.model import Account, Cloud
 from tasks.rules import RULES, rules_of
@@ -283,6 +284,7 @@ def run_fleet(
             print(json.dumps(fleet.description), flush=True)  # noqa: T201
         else:
             _explain(fleet.description)
+        collect_rarely()
         stopped.wait()
 
 

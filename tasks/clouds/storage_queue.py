@@ -25,7 +25,7 @@ from azure.core.exceptions import (
 )
 
 from tasks.clouds.queues import Depth, Message, all_tried, with_more
-from tasks.clouds.transport import USER_AGENT, Limits
+from tasks.clouds.transport import USER_AGENT, Limits, trust
 from tasks.errors import AccessRefused, CloudError, CloudTimeout, Throttled
 from tasks.inventory import AzureSource
 
@@ -97,9 +97,7 @@ class StorageQueue:
         return QueueClient.from_queue_url(
             url,
             credential=self._credential,
-            connection_verify=self._source.ca_file or True,
-            connection_timeout=self._limits.connect_seconds,
-            read_timeout=self._limits.request_seconds,
+            transport=self._transport(),
             # Short waits that do not grow: what lasts longer, the listener itself waits for.
             retry_total=patience.attempts - 1,
             initial_backoff=patience.first_wait,
@@ -107,6 +105,26 @@ class StorageQueue:
             random_jitter_range=patience.first_wait,
             user_agent=USER_AGENT,
         )
+
+    def _transport(self) -> Any:
+        """The SDK's own. It would read a CA file anew for each request, and connect anew, too."""
+        import aiohttp
+        from azure.core.pipeline.transport import AioHttpTransport
+
+        file, limits = self._source.ca_file, self._limits
+        timeouts = {
+            "connection_timeout": limits.connect_seconds,
+            "read_timeout": limits.request_seconds,
+        }
+        if not file:
+            return AioHttpTransport(**timeouts)
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=trust(file)),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=True,
+        )
+        return AioHttpTransport(session=session, **timeouts)
 
     async def receive(self) -> list[Message]:
         """Up to 128 messages, at once: a Storage queue does not wait for one to come.

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -66,8 +66,11 @@ class Remediator(Protocol):
     Each raises SutureError or OSError for what it cannot do for now: it is tried again.
     """
 
-    def close(self, group: Group, requested_by: str) -> None:
-        """Run the remediation of a group to its end; the warehouse says how that was."""
+    def close(self, group: Group, requested_by: str, changed: Callable[[], object]) -> None:
+        """Run the remediation of a group to its end; the warehouse says how that was.
+
+        Calls ``changed`` when it changes nothing more.
+        """
         ...
 
     def ask(self, group: Group, requested_by: str) -> None:
@@ -173,7 +176,7 @@ class Listener:
 
     async def _finish(self) -> None:
         """What is being closed is waited for: cutting it off would leave it to be put back."""
-        if self._tasks:
+        while self._tasks:
             await asyncio.wait(self._tasks)
         try:
             await self._claims.ask(lambda warehouse: events.listener_gone(warehouse, self.id))
@@ -351,20 +354,33 @@ class Listener:
     async def _fix(self, key: _Key) -> None:
         """Close, or ask about, what waits under one policy in one account: all of it as one run.
 
-        What comes meanwhile is the next run's, so that a burst costs few runs.
+        What comes meanwhile is the next run's, so that a burst costs few runs. That begins when the
+        one before changes nothing more, and is about to end.
         """
         try:
             while self._waiting[key] and not self._stopping.is_set():
-                async with self._fixers:
-                    answers, self._waiting[key] = self._waiting[key], []
-                    again = await asyncio.to_thread(self._closed, _together(answers))
-                for answer in answers:
-                    for work in answer.works:
-                        await self._ended(work, again)
+                await self._fixers.acquire()
+                if self._stopping.is_set():
+                    self._fixers.release()
+                    return
+                answers, self._waiting[key] = self._waiting[key], []
+                changed = asyncio.Event()
+                self._start(self._see_through(answers, changed))
+                await changed.wait()
         finally:
             self._fixing.discard(key)
 
-    def _closed(self, answer: Answer) -> str:
+    async def _see_through(self, answers: Sequence[Answer], changed: asyncio.Event) -> None:
+        """Have a run made of some answers; ``changed`` is set when it changes nothing more."""
+        tell = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
+        try:
+            again = await asyncio.to_thread(self._closed, _together(answers), tell)
+        finally:
+            changed.set()
+            self._fixers.release()
+        await self._ended([work for answer in answers for work in answer.works], again)
+
+    def _closed(self, answer: Answer, changed: Callable[[], object]) -> str:
         """Have a group closed or asked about; why it is to be tried again, empty where not."""
         group, asked_by = answer.group, answering.requested_by(answer.group, answer.causes)
         try:
@@ -377,7 +393,7 @@ class Listener:
                 self._remediator.ask(group, asked_by)
                 self._counts["asked"] += 1
                 return ""
-            self._remediator.close(group, asked_by)
+            self._remediator.close(group, asked_by, changed)
             with connect() as warehouse:
                 states = answering.how_it_ended(warehouse, group)
         except AWAY as error:
@@ -388,19 +404,23 @@ class Listener:
             self._counts[state] += 1
         return "" if all(one in states for one in (f.id for f in group.findings)) else NOT_BEGUN
 
-    async def _ended(self, work: Work, again: str) -> None:
-        """One of the groups that a piece of work is for has ended; the work has with the last."""
-        ends = self._open_ends[work.target]
-        ends.left -= 1
-        ends.again = again or ends.again
-        if ends.left:
-            return
-        del self._open_ends[work.target]
-        if ends.again:
-            await self._later(work, ends.again)
-            return
-        self.metrics.fixed(work.target.cloud, (datetime.now(UTC) - work.since).total_seconds())
-        await self._done([work])
+    async def _ended(self, works: Iterable[Work], again: str) -> None:
+        """One of the groups that pieces of work are for has ended; a piece has with its last."""
+        over: list[Work] = []
+        for work in works:
+            ends = self._open_ends[work.target]
+            ends.left -= 1
+            ends.again = again or ends.again
+            if ends.left:
+                continue
+            del self._open_ends[work.target]
+            if ends.again:
+                await self._later(work, ends.again)
+                continue
+            self.metrics.fixed(work.target.cloud, (datetime.now(UTC) - work.since).total_seconds())
+            over.append(work)
+        if over:
+            await self._done(over)
 
     # --- over ----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 import httpx
+import uvloop
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import hydrated_context, serialize_context
@@ -21,11 +22,13 @@ from tasks import settings
 from tasks.clouds.queues import EventQueue
 from tasks.clouds.remediator import prepare
 from tasks.errors import BadInput, SutureError
+from tasks.garbage import collect_rarely
 from tasks.inventory import AwsSource, Inventory, load_inventory
 from tasks.policy import Group
 from tasks.reacting.listener import Listener
 from tasks.reacting.metrics import Metrics
 from tasks.reconciling import settle_run
+from tasks.remediation_run import ALL_CHANGED
 from tasks.triage import reconcile_approvals, start_approval
 from tasks.warehouse.kept import keeping
 
@@ -78,8 +81,12 @@ def listen(listener: Listener) -> None:
     """Run a listener until it is told to stop, by a signal too. Raises what nobody expects."""
     # The end of each run below would else wait for up to a second for its heart to stop: whether
     # this process lives is told by its locks in the warehouse.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), keeping():
-        asyncio.run(_listen(listener))
+    with (
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        keeping(),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(_listen(listener))
 
 
 async def _listen(listener: Listener) -> None:
@@ -88,6 +95,7 @@ async def _listen(listener: Listener) -> None:
         loop.add_signal_handler(number, listener.stop)
     # Before there is an event that would have to wait for it.
     await asyncio.to_thread(prepare, listener.inventory)
+    collect_rarely()
     async with AsyncExitStack() as opened:
         if beside := BESIDE.get():
             await opened.enter_async_context(beside.serve(listener))
@@ -107,11 +115,15 @@ class InThreads:
         self._context = {**serialize_context(), "settings_context": {}}
         self._answered_at = -SURE_SECONDS  # when Prefect's server last did, by the monotonic clock
 
-    def close(self, group: Group, requested_by: str) -> None:
-        with self._prefect():
-            if time.monotonic() - self._answered_at > SURE_SECONDS:
-                self._check_prefect()
-            state = self._close(group, requested_by)
+    def close(self, group: Group, requested_by: str, changed: Callable[[], object]) -> None:
+        told = ALL_CHANGED.set(changed)
+        try:
+            with self._prefect():
+                if time.monotonic() - self._answered_at > SURE_SECONDS:
+                    self._check_prefect()
+                state = self._close(group, requested_by)
+        finally:
+            ALL_CHANGED.reset(told)
         if state.is_crashed() or state.name == "Cannot start":
             self._answered_at = -SURE_SECONDS
             raise SutureError(f"The run of {group.account} ended as {state.name}: {state.message}")
