@@ -403,8 +403,12 @@ def ask_customer(run: Run) -> Answered:
                 gate_requests.released(warehouse, run.id)
         records.settle(run, run.waiting, "refused", str(refusal), source.name)
         return NOTHING_CHOSEN
+    run.gate_stays = opened.warm
     who = f"{source.name} token endpoint"
-    _note_opened(run, run.waiting, who, opened.expires_at)
+    with connect() as warehouse:
+        _note_opened(warehouse, run, run.waiting, who, opened.expires_at)
+        if opened.warm:  # nothing was opened for this run, so that nothing is to be closed after it
+            gate_requests.released(warehouse, run.id)
     chosen = tuple(item.number for item in run.waiting)
     return Answered(opened.code, chosen, who, True, opened.expires_at)
 
@@ -440,15 +444,17 @@ def present_to_opener(run: Run, answer: Answered) -> Answered:
             records.note_refused(run, item, str(refusal), records.Watched())
         ask_again(run, str(refusal))
         return NOTHING_CHOSEN
-    _note_opened(run, chosen, f"{run.account.source} opener", until)
+    with connect() as warehouse:
+        _note_opened(warehouse, run, chosen, f"{run.account.source} opener", until)
     return replace(answer, until=until)
 
 
-def _note_opened(run: Run, items: Sequence[Item], who: str, until: datetime) -> None:
-    with connect() as warehouse:
-        for item in items:
-            granted = {"plan": item.planned.hash, "until": until.isoformat(timespec="seconds")}
-            records.note(warehouse, run, "gate opened", item.id, granted, actor=who)
+def _note_opened(
+    warehouse: psycopg.Connection, run: Run, items: Sequence[Item], who: str, until: datetime
+) -> None:
+    for item in items:
+        granted = {"plan": item.planned.hash, "until": until.isoformat(timespec="seconds")}
+        records.note(warehouse, run, "gate opened", item.id, granted, actor=who)
 
 
 def _may_ask(run: Run) -> bool:
@@ -588,7 +594,7 @@ def _failure(error: Exception, *, begun: bool) -> Closed:
 def conclude_round(run: Run) -> None:
     """Plan afresh what changed under the plan, ask again for what is left, let go of the gate."""
     _settle_broken(run, BROKEN)
-    if run.asks_opener:
+    if run.asks_opener and not run.gate_stays:
         _release(run)
     drifted = [item for item in run.waiting if item.drifted]
     if drifted and not run.automatic:  # else there is nobody to ask about another plan

@@ -114,6 +114,7 @@ class Run:
         self.terms = terms or Terms()  # who may approve, and who has
         self.changed: set[str] = set()
         self.gate_refusal = ""
+        self.gate_stays = False  # the customer keeps it open ahead, for others as well
         self.interrupted = False  # its process is about to end
         self.carrier: Carrier | None = None  # this process's hold on it
         self.inventory = inventory or load_inventory(settings.inventory_path())

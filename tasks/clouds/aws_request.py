@@ -22,7 +22,7 @@ from botocore.awsrequest import create_request_object, prepare_request_dict
 from botocore.credentials import ReadOnlyCredentials
 from botocore.endpoint_provider import EndpointProvider
 from botocore.loaders import Loader
-from botocore.model import OperationModel, ServiceModel
+from botocore.model import ServiceModel
 from botocore.parsers import ResponseParser, create_parser
 from botocore.serialize import create_serializer
 
@@ -178,7 +178,7 @@ def _draw(
 ) -> Draft:
     described = service_of(service)
     model = described.model.operation_model(operation)
-    url, signing_name, signing_region = _address(described, model, params, region, endpoint)
+    url, signing_name, signing_region = _address(service, operation, params, region, endpoint)
     unsigned = described.serializer.serialize_to_request(dict(params), model)
     if service == "glacier":  # the one service that wants its version in a header
         unsigned["headers"]["x-amz-glacier-version"] = described.model.metadata["apiVersion"]
@@ -234,32 +234,39 @@ def plain_address(url: str) -> str:
 
 
 def _address(
-    described: Service,
-    model: OperationModel,
-    params: Mapping[str, Any],
-    region: str,
-    endpoint: str,
+    service: str, operation: str, params: Mapping[str, Any], region: str, endpoint: str
 ) -> tuple[str, str, str]:
     """Where a call goes, and the service and region it is signed for."""
-    given: dict[str, Any] = {"Region": region, "UseFIPS": False, "UseDualStack": False}
-    given["ForcePathStyle"] = True
+    model = service_of(service).model.operation_model(operation)
+    given: list[tuple[str, str | bool]] = [("Region", region)]
     if endpoint:
-        given["Endpoint"] = endpoint
-    for fixed in model.static_context_parameters:
-        given[fixed.name] = fixed.value
-    for taken in model.context_parameters:
-        if taken.member_name in params:
-            given[taken.name] = params[taken.member_name]
-    known = described.endpoints.ruleset.parameters
-    resolved = described.endpoints.resolve_endpoint(
-        **{name: value for name, value in given.items() if name in known}
-    )
-    scheme: Mapping[str, str] = next(iter(resolved.properties.get("authSchemes", ())), {})
+        given.append(("Endpoint", endpoint))
+    given += [(fixed.name, fixed.value) for fixed in model.static_context_parameters]
+    given += [
+        (taken.name, params[taken.member_name])
+        for taken in model.context_parameters
+        if taken.member_name in params
+    ]
+    url, scheme = _resolved(service, tuple(given))
     return (
-        resolved.url,
-        scheme.get("signingName", described.model.signing_name),
+        url,
+        scheme.get("signingName", service_of(service).model.signing_name),
         scheme.get("signingRegion", region),
     )
+
+
+@lru_cache(maxsize=4096)
+def _resolved(
+    service: str, given: tuple[tuple[str, str | bool], ...]
+) -> tuple[str, Mapping[str, str]]:
+    """A URL by the service's ruleset, and how calls to it are signed."""
+    endpoints = service_of(service).endpoints
+    settled = {"UseFIPS": False, "UseDualStack": False, "ForcePathStyle": True, **dict(given)}
+    known = endpoints.ruleset.parameters
+    resolved = endpoints.resolve_endpoint(
+        **{name: value for name, value in settled.items() if name in known}
+    )
+    return resolved.url, next(iter(resolved.properties.get("authSchemes", ())), {})
 
 
 def _cut(text: str, *blanks: str) -> tuple[str, ...]:

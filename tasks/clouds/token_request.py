@@ -28,6 +28,7 @@ from tasks.inventory import AwsSource, AzureSource, Inventory
 from tasks.model import Account
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # opening takes the customer several calls to a cloud
+KEPT_SECONDS = 2.0  # a connection that is not used: fewer than servers keep it
 MOST_ANSWER = 16_384  # characters
 RELEASE_ATTEMPTS = 3
 OPEN, CLOSE = "open", "close"
@@ -153,9 +154,7 @@ def _post(
     secret: SecretStr | None = None,
 ) -> dict[str, Any]:
     try:
-        # No redirects: the request is for this address only.
-        with httpx.Client(verify=_trust(source), timeout=TIMEOUT, follow_redirects=False) as http:
-            response = http.post(address, json=dict(body))
+        response = _client(source).post(address, json=dict(body))
     except httpx.TimeoutException:
         raise CloudTimeout("did not answer in time", operation=_ENDPOINT) from None
     except httpx.HTTPError as error:
@@ -175,7 +174,7 @@ def _address(source: AwsSource | AzureSource, what: str) -> str:
     return source.token_endpoint if what == OPEN else urljoin(source.token_endpoint, CLOSE)
 
 
-def _trust(source: AwsSource | AzureSource) -> ssl.SSLContext:
+def _client(source: AwsSource | AzureSource) -> httpx.Client:
     file = source.token_endpoint_ca_file
     try:
         return _trusting(file, os.stat(file).st_mtime_ns if file else 0)
@@ -185,10 +184,16 @@ def _trust(source: AwsSource | AzureSource) -> ssl.SSLContext:
         ) from None
 
 
-@lru_cache(maxsize=8)
-def _trusting(ca_file: str, _changed: int) -> ssl.SSLContext:
-    """The system's authorities, or a file's as it is now: to parse them takes up to 15 ms."""
-    return ssl.create_default_context(cafile=ca_file or None)
+@lru_cache(maxsize=64)
+def _trusting(ca_file: str, _changed: int) -> httpx.Client:
+    """A client that trusts the system's authorities, or a file's as it is now.
+
+    To parse them takes up to 15 ms, and to connect as long. No redirects: a request is for its
+    address only.
+    """
+    trust = ssl.create_default_context(cafile=ca_file or None)
+    kept = httpx.Limits(keepalive_expiry=KEPT_SECONDS)
+    return httpx.Client(verify=trust, timeout=TIMEOUT, limits=kept, follow_redirects=False)
 
 
 def _read(response: httpx.Response, secret: SecretStr | None) -> dict[str, Any]:

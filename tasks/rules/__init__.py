@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from tasks.errors import BadInput
 from tasks.model import Rule
@@ -131,6 +132,11 @@ def rules_of(patterns: Sequence[str], named: str = "SUTURE_RULES") -> tuple[Rule
 
     Raises BadInput for a pattern that no rule matches; ``named`` is what the patterns stand in.
     """
+    return _matching(tuple(patterns), named)
+
+
+@lru_cache(maxsize=64)
+def _matching(patterns: tuple[str, ...], named: str) -> tuple[Rule, ...]:
     for pattern in patterns:
         if not any(fnmatchcase(rule_id, pattern) for rule_id in _BY_ID):
             raise BadInput(named, f"{pattern} matches no rule.", "List them with: suture rules")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from tasks.errors import BadInput
 from tasks.warehouse.kept import KEEPER, KeptConnection
@@ -49,6 +52,16 @@ def connect(url: str | None = None, *, field: str = VARIABLE) -> psycopg.Connect
         return made
     except psycopg.OperationalError as refused:
         raise BadInput(field, f"no connection: {_first_line(refused)}.", HINT) from None
+
+
+@contextmanager
+def whole(conn: psycopg.Connection) -> Iterator[None]:
+    """A transaction; within the caller's that one, which then fails with whatever fails in here."""
+    if conn.info.transaction_status is TransactionStatus.INTRANS:
+        yield
+        return
+    with conn.transaction():
+        yield
 
 
 def engine(url: str | None = None, *, search_path: str = "") -> Engine:

@@ -20,6 +20,7 @@ from tasks.lifecycle import ACTIVE_STATES, check_transition, is_end
 from tasks.model import Resource, canonical_json, sha256
 from tasks.plan import resource_from_json
 from tasks.snapshot import content_of
+from tasks.warehouse.database import whole
 from tasks.warehouse.rows import clean
 
 # Ends that leave a finding open, whoever or whatever decided so.
@@ -179,7 +180,7 @@ def set_state(
     }
     moment = at or datetime.now(UTC)
     changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    with conn.transaction():
+    with whole(conn):
         record = _one(conn, remediation_id, lock=True)
         check_transition(record.state, state)
         changed |= {"state": state, "message": clean(message)}
@@ -187,17 +188,17 @@ def set_state(
             changed["decided_at"] = moment
         if is_end(state) and state != record.state:
             changed["finished_at"] = moment
-        conn.execute(
-            sql.SQL("UPDATE remediations SET {} WHERE id = {}").format(
-                sql.SQL(", ").join(
-                    sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name))
-                    for name in changed
-                ),
-                sql.Placeholder("id"),
+        statement = sql.SQL("UPDATE remediations SET {} WHERE id = {} RETURNING *").format(
+            sql.SQL(", ").join(
+                sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name))
+                for name in changed
             ),
-            changed | {"id": _uuid(remediation_id)},
+            sql.Placeholder("id"),
         )
-        return _one(conn, remediation_id, lock=False)
+        with conn.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(statement, changed | {"id": _uuid(remediation_id)})
+            (row,) = cursor
+    return _record(row)
 
 
 def expire_overdue(
@@ -452,7 +453,11 @@ def _records(
 ) -> list[RemediationRecord]:
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(("SELECT * FROM remediations " + condition).encode(), values)  # noqa: S608
-        return [RemediationRecord(**(row | {"id": str(row["id"])})) for row in cursor]
+        return [_record(row) for row in cursor]
+
+
+def _record(row: dict[str, Any]) -> RemediationRecord:
+    return RemediationRecord(**(row | {"id": str(row["id"])}))
 
 
 def _one(conn: psycopg.Connection, remediation_id: str, *, lock: bool) -> RemediationRecord:

@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 from tasks.errors import BadInput, SutureError
 from tasks.model import Account, AccountScan, Cloud, Covered, Resource, canonical_json
 from tasks.warehouse import merge
+from tasks.warehouse.database import whole
 from tasks.warehouse.loading import Known, Load, stage
 from tasks.warehouse.rows import as_json, clean
 
@@ -271,7 +272,7 @@ def merge_reread(
     at = observed_at or datetime.now(UTC)
     covered = {(one.scan.account.cloud, one.scan.account.id): one.covered for one in rereads}
     rows = sum(len(one.scan.observations) + len(one.scan.resources) for one in rereads)
-    with conn.transaction():
+    with whole(conn):
         merge.own_stage(conn)
         scan_id = begin_scan(conn, trigger, flow_run_id, targeted=True, at=at)
         _load(conn, scan_id, [one.scan for one in rereads], at, covered, edition=edition)
@@ -445,7 +446,7 @@ def _load(
     # The last one counts where a batch names an account twice. In order, so that two batches that
     # share accounts do not wait for each other.
     batch = {(scan.account.cloud, scan.account.id): scan for scan in scans}
-    with conn.transaction():
+    with whole(conn):
         row = _scan(conn, scan_id, "FOR SHARE")
         if row["merged_at"] is not None:
             raise SutureError(f"scan {scan_id} is merged already: nothing can be loaded into it")

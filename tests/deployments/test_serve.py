@@ -16,15 +16,17 @@ from deployments.local.children import Child
 from deployments.local.prefect_api import PrefectApi
 from deployments.local.stack import Stack
 from deployments.serve import served_deployments
+from tasks.warehouse.database import connect
 
 SERVER = """
 import asyncio, sys
 from prefect.types.entrypoint import EntrypointType
 from deployments import warm_runs
 import own_flows
+from flows.react import react
 warm_runs.PRELOADED = (*warm_runs.PRELOADED, "own_flows")
 runner = warm_runs.WarmRunner(pause_on_shutdown=False)
-for each in (own_flows.answers, own_flows.dies, own_flows.sleeps):
+for each in (own_flows.answers, own_flows.dies, own_flows.sleeps, react):
     runner.add_deployment(
         each.to_deployment(name="warm", entrypoint_type=EntrypointType.MODULE_PATH)
     )
@@ -61,6 +63,7 @@ def test_the_deployments_of_prefect_yaml_are_served_as_they_stand() -> None:
         "reconcile/reconcile",
         "remediate/remediate",
         "restore/restore",
+        "react/react",
         "housekeeping/housekeeping",
     }
     assert served["remediate/remediate"].entrypoint == "flows.remediate.remediate"
@@ -97,7 +100,13 @@ def warm(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pre
     """A warm runner of flows of its own, beside the stack's, and the API to start them by."""
     folder = tmp_path_factory.mktemp("warm")
     (folder / "own_flows.py").write_text(FLOWS)
-    env = {**stack.env, "PYTHONPATH": str(folder), "PREFECT_LOGGING_LEVEL": "WARNING"}
+    (folder / "policies.yaml").write_text("suture: 1\npolicies: []\n")
+    env = {
+        **stack.env,
+        "PYTHONPATH": str(folder),
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "SUTURE_POLICIES": str(folder / "policies.yaml"),
+    }
     child = Child("warm", [sys.executable, "-c", SERVER], env, folder / "log", pipe=True)
     api = PrefectApi(stack.api_url)
     try:
@@ -125,11 +134,32 @@ def test_a_run_whose_process_dies_is_crashed_and_a_cancelled_one_ends(
     deadline = time.monotonic() + 30
     while warm.state(sleeping)["type"] != "RUNNING" and time.monotonic() < deadline:
         time.sleep(0.1)
+    cancel(stack, sleeping)
+    assert warm.wait([sleeping], seconds=40)[sleeping]["type"] == "CANCELLED"
+
+
+def cancel(stack: Stack, run: str) -> None:
     body = {"state": {"type": "CANCELLING"}}
     httpx.post(
-        f"{stack.api_url}/flow_runs/{sleeping}/set_state", json=body, trust_env=False
+        f"{stack.api_url}/flow_runs/{run}/set_state", json=body, trust_env=False
     ).raise_for_status()
-    assert warm.wait([sleeping], seconds=40)[sleeping]["type"] == "CANCELLED"
+
+
+@pytest.mark.slow
+def test_a_listener_is_started_and_ended_like_any_run(warm: PrefectApi, stack: Stack) -> None:
+    def listening() -> list[tuple[str]]:
+        return warehouse.execute("SELECT flow_run_id FROM listeners").fetchall()
+
+    with connect(stack.env["SUTURE_WAREHOUSE_URL"]) as warehouse:
+        before = listening()
+        run = warm.start("react/warm", {})
+        deadline = time.monotonic() + 60
+        while (run,) not in listening() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert (run,) in listening()
+        cancel(stack, run)
+        assert warm.wait([run], seconds=60)[run]["type"] in ("CANCELLED", "COMPLETED")
+        assert listening() == before, "it has said that it is gone"
 
 
 def _deployed(api_url: str) -> bool:

@@ -28,6 +28,7 @@ from typing import Any
 import boto3
 import custodian
 import httpx
+import psycopg
 from react_report import markdown
 
 from deployments.local.prefect_api import PrefectApi
@@ -282,13 +283,14 @@ def _measure(found: Sequence[Breakable], rate: int, seconds: float, patience: fl
     with ThreadPoolExecutor(max_workers=16) as pool:
         list(pool.map(change, range(count), chosen))
     last = time.monotonic()
-    while True:
-        fixes = _fixes(start)
-        seen = [_fixed(fixes, one, at) for one, at in made]
-        left = sum(one is None for one in seen)
-        if not left or time.monotonic() - last > patience:
-            break
-        time.sleep(0.1)
+    with connect() as warehouse:
+        while True:
+            fixes = _fixes(warehouse, start)
+            seen = [_fixed(fixes, one, at) for one, at in made]
+            left = sum(one is None for one in seen)
+            if not left or time.monotonic() - last > patience:
+                break
+            time.sleep(0.25)
     taken = sorted(
         (one - at).total_seconds() for one, (_, at) in zip(seen, made, strict=True) if one
     )
@@ -302,17 +304,16 @@ def _measure(found: Sequence[Breakable], rate: int, seconds: float, patience: fl
     )
 
 
-def _fixes(since: datetime) -> dict[str, list[datetime]]:
+def _fixes(warehouse: psycopg.Connection, since: datetime) -> dict[str, list[datetime]]:
     """When fixes were verified since, by the id of their resource."""
     found: dict[str, list[datetime]] = {}
-    with connect() as warehouse:
-        for resource, at in warehouse.execute(
-            "SELECT f.resource, r.finished_at FROM remediations r "
-            "JOIN findings f ON f.id = r.finding_id "
-            "WHERE r.state = 'remediated' AND r.finished_at >= %s ORDER BY r.finished_at",
-            (since,),
-        ):
-            found.setdefault(resource.rpartition("security-group/")[2], []).append(at)
+    for resource, at in warehouse.execute(
+        "SELECT f.resource, r.finished_at FROM remediations r "
+        "JOIN findings f ON f.id = r.finding_id "
+        "WHERE r.state = 'remediated' AND r.finished_at >= %s ORDER BY r.finished_at",
+        (since,),
+    ):
+        found.setdefault(resource.rpartition("security-group/")[2], []).append(at)
     return found
 
 
