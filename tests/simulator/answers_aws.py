@@ -2,7 +2,7 @@
 
 The service comes from the credential scope, the account from the access key, whatever host was
 asked. What Suture asks is answered from templates (the hot path: a look-up and a bytes.replace);
-everything else is an empty success.
+everything else is an empty success, or what AWS says of a setting that was never made.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from xml.sax.saxutils import escape
 import empty_aws
 import fleet_aws
 import orjson
+from botocore.model import OperationModel
 from fleet_aws import ACCOUNT, BUCKET, EXTERNAL_ID, MANAGEMENT, ROLE, AwsFleet
 from messages import (
     JSON_1_1,
@@ -33,6 +34,7 @@ from messages import (
     message,
     xml,
 )
+from unset_aws import unset_answer
 
 SESSION_SECONDS = 3600
 PAGE = 20  # ListAccounts
@@ -41,6 +43,7 @@ _STS = "https://sts.amazonaws.com/doc/2011-06-15/"
 _IAM = "https://iam.amazonaws.com/doc/2010-05-08/"
 _EC2 = "http://ec2.amazonaws.com/doc/2016-11-15/"
 _S3 = "http://s3.amazonaws.com/doc/2006-03-01/"
+_S3_CONTROL = b"/v20180820/"
 
 # --- Keys: they say by themselves whose they are -------------------------------------------------
 
@@ -198,7 +201,7 @@ class AwsAnswers:
                 return known(request)
             version = _field(b"Version", request.body) or _field(b"Version", request.target)
             wire = "ec2" if service == b"ec2" else "query"
-            return self._named(service.decode(), action.decode(), wire, version.decode())
+            return self._named(request, action.decode(), wire, version.decode())
         target = request.header(b"x-amz-target")
         if target:
             name = target.rpartition(b".")[2].decode()
@@ -206,31 +209,31 @@ class AwsAnswers:
                 return self._list_accounts(request)
             if service == b"organizations" and name == "DescribeOrganization":
                 return self._describe_organization()
-            return self._named(service.decode(), name, "json")
+            return self._named(request, name, "json")
         if request.lowered.find(b"\r\nsmithy-protocol: rpc-v2-cbor") >= 0:
             name = request.target.rpartition(b"/")[2].decode()
-            return self._named(service.decode(), name, "smithy-rpc-v2-cbor")
+            return self._named(request, name, "smithy-rpc-v2-cbor")
         return self._rest(request)
 
     # Other people's operations
 
-    def _named(self, service: str, name: str, wire: str, version: str = "") -> Answer:
+    def _named(self, request: Request, name: str, wire: str, version: str = "") -> Answer:
+        service = request.service.decode()
         operation = empty_aws.operation_named(service, name, version)
         if operation is None:
             return OTHER, aws_refusal("unknown operation", family(service, wire))
-        return OTHER, empty_aws.empty_answer(operation, wire)
+        return OTHER, _of_nothing(request, operation, wire)
 
     def _rest(self, request: Request) -> Answer:
         service = request.service.decode()
         operation = empty_aws.operation_at(
             service, request.method.decode(), request.target.decode("latin-1")
         )
-        wire = empty_aws.protocol(service)
         if operation is None:
+            wire = empty_aws.protocol(service)
             return OTHER, aws_refusal("unknown operation", family(service, wire))
-        return OTHER, empty_aws.empty_answer(
-            operation, str(operation.service_model.resolved_protocol)
-        )
+        wire = str(operation.service_model.resolved_protocol)
+        return OTHER, _of_nothing(request, operation, wire)
 
     # sts
 
@@ -375,6 +378,8 @@ class AwsAnswers:
         return self._any_s3(request)
 
     def _any_s3(self, request: Request) -> Answer:
+        if request.target.startswith(_S3_CONTROL):
+            return OTHER, self._s3_control(request)
         path, _, query = request.target.partition(b"?")
         bucket, _, key = path[1:].partition(b"/")
         host = request.header(b"host").lower()
@@ -415,6 +420,17 @@ class AwsAnswers:
         size = min(size, self._fleet.buckets - start)
         return _buckets_message(self._fleet, start, start + size).replace(_ACCOUNT, request.account)
 
+    def _s3_control(self, request: Request) -> bytes:
+        """The account's own settings, which sign as S3's and have paths that no bucket has."""
+        operation = empty_aws.operation_at(
+            "s3", request.method.decode(), request.target.decode("latin-1")
+        )
+        if operation is None or operation.service_model.service_name != "s3control":
+            return aws_refusal("unknown operation", "s3")
+        if request.header(b"x-amz-account-id") != request.account:
+            return aws_refusal("refused", "s3")
+        return _of_nothing(request, operation, "rest-xml")
+
     def _rest_of_s3(
         self, request: Request, bucket: bytes, key: bytes, query: bytes, index: int
     ) -> bytes:
@@ -433,6 +449,12 @@ class AwsAnswers:
                 return _PRIVATE.replace(_ACCOUNT, request.account)
             case _:
                 return empty_aws.empty_answer(operation, "rest-xml")
+
+
+def _of_nothing(request: Request, operation: OperationModel, wire: str) -> bytes:
+    """The answer of an account that has nothing of what an operation is about."""
+    unset = unset_answer(operation, request.account)
+    return unset if unset is not None else empty_aws.empty_answer(operation, wire)
 
 
 # What S3 always has an answer to, whatever was set.

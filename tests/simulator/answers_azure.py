@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
 
 import fleet_azure
 import orjson
+import unset_azure
 from answers_aws import Answer, Request
 from fleet_azure import AzureFleet
 from messages import JSON, REQUEST_ID, arm_error, aws_refusal, message
@@ -20,11 +22,23 @@ MOST_ROWS = 1000  # of a page of Resource Graph
 OTHER = "other"
 _SUBSCRIPTION = fleet_azure.SUBSCRIPTION.encode()
 _TYPE = re.compile(r"type\s*=~\s*['\"]([^'\"]+)['\"]", re.IGNORECASE)
+_TYPES = re.compile(r"type\s+in~\s*\(([^)]*)\)", re.IGNORECASE)
+_QUOTED = re.compile(r"['\"]([^'\"]+)['\"]")
+# How many rows each subscription has; one without any is there, with nothing in the column.
+_COUNT = re.compile(
+    r"resourcecontainers\s*\|\s*where type =~ 'microsoft\.resources/subscriptions'\s*"
+    r"\|\s*join kind=leftouter \((resources\s*\|\s*where [^|]+)"
+    r"\|\s*summarize found = count\(\) by subscriptionId\)\s*on subscriptionId\s*"
+    r"\|\s*project subscriptionId, found",
+    re.IGNORECASE,
+)
 _PROJECT = re.compile(r"\|\s*project\s+([^|]+)", re.IGNORECASE)
 _LISTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     fleet_azure.GROUP_TYPE.lower(): fleet_azure.security_groups,
     fleet_azure.STORAGE_TYPE.lower(): fleet_azure.storage_accounts,
 }
+_ID = len(f"/subscriptions/{fleet_azure.SUBSCRIPTION}")  # what every resource's id begins with
+_VERSION = re.compile(r"\d{4}-\d\d-\d\d(-[a-z]+)?")
 # The shortest token that a client which looks inside is content with: header.payload.signature.
 _SIGNATURE = "c2ltdWxhdGVk"
 
@@ -37,6 +51,8 @@ class AzureAnswers:
         self._address = address
         self._pages: dict[tuple[str, int, int], bytes] = {}
         self._rows: dict[tuple[str, int, tuple[str, ...]], list[bytes]] = {}
+        self._in_order: dict[tuple[tuple[str, ...], int, tuple[str, ...]], list[bytes]] = {}
+        self._ids: dict[tuple[str, int], dict[str, str]] = {}
 
     def subscription_of(self, request: Request) -> bytes:
         """The subscription that a path is about; b"" where there is none."""
@@ -118,24 +134,41 @@ class AzureAnswers:
     # ARM
 
     def _to_arm(self, request: Request, path: str, query: dict[str, str]) -> Answer:
-        if "api-version" not in query:
+        version = query.get("api-version")
+        if version is None:
             words = "The api-version query parameter (?api-version=) is required for all requests."
             return OTHER, arm_error(400, "MissingApiVersionParameter", words)
-        if path == "/providers/microsoft.resourcegraph/resources":
+        if not _VERSION.fullmatch(version):
+            words = f"The api-version '{version}' is invalid."
+            return OTHER, arm_error(400, "InvalidApiVersionParameter", words)
+        graph = path == "/providers/microsoft.resourcegraph/resources"
+        if request.method != (b"POST" if graph else b"GET"):
+            words = "The requested operation is not supported by the simulator."
+            return OTHER, arm_error(405, "MethodNotAllowed", words)
+        if graph:
             return "ResourceGraph", self._graph(request)
         if path == "/subscriptions":
             return "subscriptions", self._subscriptions(query)
         parts = path.split("/")
         if len(parts) < 3 or parts[1] != "subscriptions":
-            return OTHER, _json({"value": []})
+            words = "The request did not have a subscription or a valid tenant level resource."
+            return OTHER, arm_error(404, "MissingSubscription", words)
         index = self._fleet.index_of(parts[2])
         if index < 0:
             words = f"The subscription '{parts[2]}' could not be found."
             return OTHER, arm_error(404, "SubscriptionNotFound", words)
         if len(parts) == 3:
             return "subscriptions", _json(fleet_azure.subscription(index))
-        type = path.rpartition("/providers/")[2]
-        if type == "microsoft.authorization/permissions":
+        whole, _, within = path[_ID:].partition("/providers/")
+        if whole and within.count("/") < 2:
+            words = "Only lists of a whole subscription are simulated."
+            return OTHER, arm_error(400, "BadRequest", words)
+        type, *below = _divided(within)
+        if type in _LISTS and not whole and not below:
+            return _short(type), self._list(type, parts[2], query)
+        if type in _LISTS and len(below) == 1:
+            return _short(type), self._one(type, parts[2], below[0], path)
+        if type == "microsoft.authorization/permissions" and not whole and not below:
             allowed = {
                 "actions": ["*/read"],
                 "notActions": [],
@@ -143,12 +176,64 @@ class AzureAnswers:
                 "notDataActions": [],
             }
             return "permissions", _json({"value": [allowed]})
-        if type in _LISTS and len(parts) == 6:
-            return _short(type), self._list(type, parts[2], query)
-        kind, _, name = type.rpartition("/")
-        if kind in _LISTS:
-            return _short(kind), self._one(kind, parts[2], name, path)
-        return OTHER, _json({"value": []})
+        if type == fleet_azure.STORAGE_TYPE.lower() and below:
+            return OTHER, self._below_storage(parts[2], path, below)
+        return OTHER, self._of_nothing(parts[2], type, below, query, in_group=bool(whole))
+
+    def _of_nothing(
+        self,
+        subscription: str,
+        type: str,
+        below: list[str],
+        query: dict[str, str],
+        *,
+        in_group: bool,
+    ) -> bytes:
+        """Of what the subscription has none of, or only the defaults."""
+        items = unset_azure.LISTS.get(type)
+        namespace, _, rest = type.partition("/")
+        if items is None:
+            if namespace not in unset_azure.NAMESPACES:
+                words = f"The resource namespace '{namespace}' is invalid."
+                return arm_error(404, "InvalidResourceNamespace", words)
+            words = f"The resource type '{rest}' could not be found in '{namespace}'."
+            return arm_error(404, "InvalidResourceType", words)
+        if len(below) > 1:
+            words = f"The parent resource '{type}/{below[0]}' could not be found."
+            return arm_error(404, "ParentResourceNotFound", words)
+        if below:
+            for item in items:
+                if item["name"].lower() == below[0] and not in_group:
+                    return _json(item).replace(_SUBSCRIPTION, subscription.encode())
+            words = f"The Resource '{type}/{below[0]}' was not found."
+            return arm_error(404, "ResourceNotFound", words)
+        if query.get("$filter", "") not in unset_azure.FILTERS.get(type, {""}):
+            words = f"The filter is not simulated for {type}."
+            return arm_error(400, "UnsupportedQuery", words)
+        return _unset_list(type).replace(_SUBSCRIPTION, subscription.encode())
+
+    def _below_storage(self, subscription: str, path: str, below: list[str]) -> bytes:
+        name, *child = below
+        account = path.removesuffix("/" + "/".join(child))
+        known = self._known_ids(fleet_azure.STORAGE_TYPE.lower(), subscription)
+        id = known.get(account[_ID:])
+        if id is None:
+            words = f"The parent resource '{fleet_azure.STORAGE_TYPE}/{name}' could not be found."
+            return arm_error(404, "ParentResourceNotFound", words)
+        found = unset_azure.below_storage(f"/subscriptions/{subscription}{id}", "/".join(child))
+        if found is None:
+            words = f"The resource type '{child[0]}' could not be found in an account."
+            return arm_error(404, "InvalidResourceType", words)
+        return _json(found)
+
+    def _known_ids(self, type: str, subscription: str) -> dict[str, str]:
+        """What follows the subscription in the ids of its resources, by itself in lower case."""
+        key = type, fleet_azure.kind_of(subscription)
+        known = self._ids.get(key)
+        if known is None:
+            ids = (item["id"][_ID:] for item in self._items(*key))
+            known = self._ids[key] = {id.lower(): id for id in ids}
+        return known
 
     def _subscriptions(self, query: dict[str, str]) -> bytes:
         start = _token_of(query)
@@ -201,26 +286,46 @@ class AzureAnswers:
             start = int(options.get("$skipToken") or options.get("$skip") or 0)
         except (KeyError, ValueError, TypeError, AttributeError):
             return arm_error(400, "BadRequest", "Please provide a query and options as documented.")
-        types = [found.lower() for found in _TYPE.findall(query)]
+        counted = _COUNT.fullmatch(query.strip())
+        types = _types(counted[1] if counted else query)
         if not types or any(type not in _LISTS for type in types):
-            return arm_error(400, "BadRequest", "Only type =~ of the simulated types is answered.")
+            words = "Only type =~ and type in~ of the simulated types are answered."
+            return arm_error(400, "BadRequest", words)
         if wanted is None:
             indices = range(self._fleet.subscriptions)
         else:
             # Ids of others are simply not seen, as in Azure.
             indices = sorted({self._fleet.index_of(id.lower()) for id in wanted} - {-1})
+        if counted:
+            return self._counts(types, indices, start, top)
         project = _PROJECT.search(query)
         columns = tuple(re.split(r"\s*,\s*", project[1].strip())) if project else ()
-        return self._graph_page(sorted(set(types)), indices, columns, start, top)
+        return self._graph_page(types, indices, columns, start, top)
+
+    def _counts(
+        self, types: tuple[str, ...], indices: Sequence[int], start: int, top: int
+    ) -> bytes:
+        """A row for each subscription: how many resources of the types it has."""
+        each = sum(len(self._rows_of(type, 0, ())) for type in types) or None
+        rows = [
+            orjson.dumps({"subscriptionId": fleet_azure.subscription_id(index), "found": each})
+            for index in indices[start : start + top]
+        ]
+        return _graph_answer(rows, len(indices), start, top)
 
     def _graph_page(
-        self, types: list[str], indices: Any, columns: tuple[str, ...], start: int, top: int
+        self,
+        types: tuple[str, ...],
+        indices: Sequence[int],
+        columns: tuple[str, ...],
+        start: int,
+        top: int,
     ) -> bytes:
         """Rows ``start`` to ``start + top``, ordered by id; each subscription has as many."""
         each = sum(len(self._rows_of(type, 0, columns)) for type in types)
         total = each * len(indices)
         end = min(start + top, total)
-        rows = []
+        rows: list[bytes] = []
         place = start
         while place < end:
             at = place // each
@@ -229,35 +334,24 @@ class AzureAnswers:
             some = templates[place % each : place % each + end - place]
             rows.append(b",".join(some).replace(_SUBSCRIPTION, subscription.encode()))
             place += len(some)
-        more = end < total
-        head = orjson.dumps(
-            {"totalRecords": total, "count": end - start if end > start else 0}
-            | {"resultTruncated": "false", "facets": []}
-            | ({"$skipToken": str(end)} if more else {})
-        )
-        body = head[:-1] + b',"data":[' + b",".join(rows) + b"]}"
-        return message(
-            200,
-            JSON,
-            body,
-            x_ms_user_quota_remaining="14",
-            x_ms_user_quota_resets_after="00:00:05",
-            x_ms_resource_graph_request_duration="0:00:00:00.0100000",
-            x_ms_request_id=REQUEST_ID,
-        )
+        return _graph_answer(rows, total, start, top)
 
-    def _ordered(self, types: list[str], kind: int, columns: tuple[str, ...]) -> list[bytes]:
-        if len(types) == 1:
-            return self._rows_of(types[0], kind, columns)
-        # Ids differ first in the resource group, then in the type.
-        pairs = [
-            (item["id"].lower(), row)
-            for type in types
-            for item, row in zip(
-                self._items(type, kind), self._rows_of(type, kind, columns), strict=True
-            )
-        ]
-        return [row for _, row in sorted(pairs)]
+    def _ordered(self, types: tuple[str, ...], kind: int, columns: tuple[str, ...]) -> list[bytes]:
+        key = types, kind, columns
+        rows = self._in_order.get(key)
+        if rows is None:
+            # Ids differ first in the resource group, then in the type.
+            pairs = [
+                (item["id"].lower(), row)
+                for type in types
+                for item, row in zip(
+                    self._items(type, kind), self._rows_of(type, kind, columns), strict=True
+                )
+            ]
+            rows = [row for _, row in sorted(pairs)]
+            if len(self._in_order) < 1000:  # whatever columns are asked for
+                self._in_order[key] = rows
+        return rows
 
     def _rows_of(self, type: str, kind: int, columns: tuple[str, ...]) -> list[bytes]:
         key = type, kind, columns
@@ -271,6 +365,43 @@ class AzureAnswers:
                 )
             self._rows[key] = rows
         return rows
+
+
+def _divided(path: str) -> list[str]:
+    """The type of "microsoft.x/type/name/child", and what comes after it."""
+    namespace, _, rest = path.partition("/")
+    type, *below = rest.split("/")
+    return [f"{namespace}/{type}" if type else namespace, *below]
+
+
+def _types(query: str) -> tuple[str, ...]:
+    """The types that a query asks for, in lower case, each once."""
+    named = _TYPE.findall(query) + _QUOTED.findall(" ".join(_TYPES.findall(query)))
+    return tuple(sorted({one.lower() for one in named}))
+
+
+def _graph_answer(rows: list[bytes], total: int, start: int, top: int) -> bytes:
+    """A page of Resource Graph: rows ``start`` to ``start + top`` of ``total``."""
+    end = min(start + top, total)
+    head = orjson.dumps(
+        {"totalRecords": total, "count": max(end - start, 0)}
+        | {"resultTruncated": "false", "facets": []}
+        | ({"$skipToken": str(end)} if end < total else {})
+    )
+    return message(
+        200,
+        JSON,
+        head[:-1] + b',"data":[' + b",".join(rows) + b"]}",
+        x_ms_user_quota_remaining="14",
+        x_ms_user_quota_resets_after="00:00:05",
+        x_ms_resource_graph_request_duration="0:00:00:00.0100000",
+        x_ms_request_id=REQUEST_ID,
+    )
+
+
+@cache
+def _unset_list(type: str) -> bytes:
+    return _json({"value": unset_azure.LISTS[type]})
 
 
 def _json(body: Any, **headers: str) -> bytes:

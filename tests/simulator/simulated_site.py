@@ -58,7 +58,8 @@ class Site:
 
     def respond(self, request: Request) -> bytes | Broken:
         target = request.target
-        if target.startswith(b"/-/"):
+        # Signed, such a path is Glacier's, where "-" stands for the caller's own account.
+        if target.startswith(b"/-/") and b"Credential=" not in request.head:
             return self._control(request)
         if target.startswith(b"http://"):  # as asked of a proxy
             request.target = b"/" + target[7:].partition(b"/")[2]

@@ -282,6 +282,84 @@ def test_whatever_else_is_asked_is_empty(
     assert running.stats()["operations"]["other"] == before + 1
 
 
+@pytest.mark.parametrize(
+    ("service", "call", "answer"),
+    [
+        (
+            "ec2",
+            "get_snapshot_block_public_access_state",
+            {"State": "unblocked", "ManagedBy": "account"},
+        ),
+        (
+            "ec2",
+            "get_image_block_public_access_state",
+            {"ImageBlockPublicAccessState": "block-new-sharing", "ManagedBy": "account"},
+        ),
+        ("glacier", "list_vaults", {"VaultList": []}),
+        (
+            "xray",
+            "get_encryption_config",
+            {"EncryptionConfig": {"Status": "ACTIVE", "Type": "NONE"}},
+        ),
+        (
+            "glue",
+            "get_data_catalog_encryption_settings",
+            {
+                "DataCatalogEncryptionSettings": {
+                    "EncryptionAtRest": {"CatalogEncryptionMode": "DISABLED"},
+                    "ConnectionPasswordEncryption": {"ReturnConnectionPasswordEncrypted": False},
+                }
+            },
+        ),
+    ],
+)
+def test_a_setting_that_was_never_made_has_its_default(
+    running: Any, service: str, call: str, answer: dict[str, Any]
+) -> None:
+    assert _answer(getattr(running.client(service, ACCOUNTS[0]), call)) == answer
+
+
+def test_the_root_user_of_an_account_that_was_just_made(running: Any) -> None:
+    summary = running.client("iam", ACCOUNTS[0]).get_account_summary()["SummaryMap"]
+    root = ("AccountPasswordPresent", "AccountAccessKeysPresent", "AccountMFAEnabled")
+    assert [summary[name] for name in root] == [1, 0, 0]
+
+
+def test_a_region_without_security_hub(running: Any) -> None:
+    hub = running.client("securityhub", ACCOUNTS[1])
+    assert _refusal(hub.describe_hub) == ("InvalidAccessException", 401)
+    with pytest.raises(ClientError, match=f"Account {ACCOUNTS[1]} is not subscribed"):
+        hub.describe_hub()
+
+
+@pytest.mark.parametrize(
+    ("target", "named", "code", "status"),
+    [
+        ("configuration/publicAccessBlock", 0, "NoSuchPublicAccessBlockConfiguration", 404),
+        ("configuration/publicAccessBlock", 1, "AccessDenied", 403),
+        ("jobs", 0, "ListJobsResult", 200),
+        ("nowhere", 0, "MethodNotAllowed", 405),
+    ],
+)
+def test_the_settings_of_s3_that_are_an_account_s(
+    running: Any, target: str, named: int, code: str, status: int
+) -> None:
+    # botocore would put the account before the host, and there is no such host here.
+    path = f"/v20180820/{target}"
+    headers = running.signed("s3", "GET", path, account=ACCOUNTS[0])
+    with running.http() as http:
+        answer = http.get(path, headers=headers | {"x-amz-account-id": ACCOUNTS[named]})
+    assert (answer.status_code, code in answer.text) == (status, True)
+
+
+def test_the_paths_of_the_statistics_are_glacier_s_where_they_are_signed(running: Any) -> None:
+    answer = running.ask("glacier", "GET", "/-/vaults", account=ACCOUNTS[0])
+    assert answer.json() == {"VaultList": []}
+    with running.http() as http:
+        assert http.get("/-/vaults").status_code == 404
+        assert http.get("/-/stats").json()["requests"] > 0
+
+
 def test_the_same_account_answers_the_same_bytes_twice(running: Any, start: Any) -> None:
     again = start("--aws", "60", "--regions", "eu-central-1", "us-east-1")
     bucket = fleet_aws.bucket_name(ACCOUNTS[0], 4)

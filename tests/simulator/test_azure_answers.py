@@ -8,6 +8,7 @@ from typing import Any
 import fleet_azure
 import httpx
 import pytest
+import unset_azure
 from azure.identity import ClientSecretCredential
 
 pytestmark = pytest.mark.slow
@@ -131,6 +132,83 @@ def test_permissions(arm: httpx.Client) -> None:
     assert answer["value"][0]["actions"] == ["*/read"]
 
 
+@pytest.mark.parametrize("type", unset_azure.LISTS)
+def test_of_other_types_there_are_none_but_the_defaults(arm: httpx.Client, type: str) -> None:
+    ask = {"api-version": "2024-01-01", "$filter": min(unset_azure.FILTERS.get(type, {""}))}
+    answer = arm.get(f"/subscriptions/{IDS[1]}/providers/{type}", params=ask).raise_for_status()
+    found = answer.json()["value"]
+    assert len(found) == len(unset_azure.LISTS[type])
+    for one in found:
+        assert one["id"] == f"/subscriptions/{IDS[1]}/providers/{one['type']}/{one['name']}"
+        assert arm.get(f"{one['id']}?api-version=2024-01-01").json() == one
+        assert fleet_azure.SUBSCRIPTION not in str(one)
+
+
+def test_every_plan_of_defender_is_free(arm: httpx.Client) -> None:
+    path = f"/subscriptions/{IDS[0]}/providers/Microsoft.Security/pricings"
+    plans = arm.get(f"{path}?api-version=2024-01-01").json()["value"]
+    assert {plan["properties"]["pricingTier"] for plan in plans} == {"Free"}
+    assert {"VirtualMachines", "CloudPosture", "Api"} <= {plan["name"] for plan in plans}
+
+
+def test_an_account_s_services_are_as_they_are_made(arm: httpx.Client) -> None:
+    account = fleet_azure.storage_accounts(FLEET, IDS[2])[3]["id"]
+    blobs = arm.get(f"{account}/blobServices/default?api-version=2023-05-01").json()
+    assert blobs["id"] == f"{account}/blobServices/default"
+    assert blobs["properties"]["deleteRetentionPolicy"]["enabled"] is False
+    files = arm.get(f"{account}/fileServices/default?api-version=2023-05-01").json()
+    assert files["properties"]["shareDeleteRetentionPolicy"] == {"enabled": True, "days": 7}
+    containers = f"{account}/blobServices/default/containers?api-version=2023-05-01"
+    assert arm.get(containers).json() == {"value": []}
+
+
+RG = "resourceGroups/rg-000/providers"
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "status"),
+    [
+        ("providers/Microsoft.Web/sites?api-version=latest", "InvalidApiVersionParameter", 400),
+        ("providers/Microsoft.Web/certificates", "InvalidResourceType", 404),
+        ("providers/Microsoft.Nothing/things", "InvalidResourceNamespace", 404),
+        (f"{RG}/Microsoft.Web/sites", "BadRequest", 400),
+        (f"{RG}/Microsoft.Storage/storageAccounts", "BadRequest", 400),
+        (f"{RG}/Microsoft.Web/sites/shop", "ResourceNotFound", 404),
+        (f"{RG}/Microsoft.Web/sites/shop/config/web", "ParentResourceNotFound", 404),
+        (
+            f"{RG}/Microsoft.Storage/storageAccounts/store99999/blobServices/default",
+            "ParentResourceNotFound",
+            404,
+        ),
+        (
+            f"{RG}/Microsoft.Storage/storageAccounts/store00000/queueServices/default",
+            "InvalidResourceType",
+            404,
+        ),
+        ("providers/Microsoft.Security/securityContacts/default", "ResourceNotFound", 404),
+        ("providers/Microsoft.Security/pricings/Nothing", "ResourceNotFound", 404),
+        ("providers/Microsoft.Authorization/roleDefinitions", "UnsupportedQuery", 400),
+        ("providers/Microsoft.Web/sites?$filter=name eq 'a'", "UnsupportedQuery", 400),
+    ],
+)
+def test_what_is_not_there_or_not_simulated_is_no_empty_list(
+    arm: httpx.Client, path: str, code: str, status: int
+) -> None:
+    path, _, query = path.partition("?")
+    ask = {"api-version": "2024-01-01"} | dict([query.split("=", 1)] if query else [])
+    answer = arm.get(f"/subscriptions/{IDS[0]}/{path}", params=ask)
+    assert (answer.json()["error"]["code"], answer.status_code) == (code, status)
+
+
+def test_nothing_can_be_written_and_nothing_is_outside_a_subscription(arm: httpx.Client) -> None:
+    account = fleet_azure.storage_accounts(FLEET, IDS[0])[0]["id"]
+    written = arm.put(f"{account}?api-version=2023-05-01", json={})
+    assert (written.json()["error"]["code"], written.status_code) == ("MethodNotAllowed", 405)
+    assert arm.get(GRAPH).status_code == 405
+    outside = arm.get("/providers/Microsoft.Management/managementGroups?api-version=2020-05-01")
+    assert (outside.json()["error"]["code"], outside.status_code) == ("MissingSubscription", 404)
+
+
 def _rows(
     arm: httpx.Client, query: str, subscriptions: list[str] | None, top: int
 ) -> tuple[list[Any], list[dict[str, Any]]]:
@@ -193,7 +271,44 @@ def test_resource_graph_answers_several_types_in_one_order(arm: httpx.Client) ->
     assert [row["id"].lower() for row in rows] == sorted(row["id"].lower() for row in rows)
 
 
-@pytest.mark.parametrize("body", [{"query": "resources"}, {"options": {}}, []])
+BOTH = "('microsoft.network/networksecuritygroups', 'Microsoft.Storage/storageAccounts')"
+
+
+def test_resource_graph_takes_a_list_of_types(arm: httpx.Client) -> None:
+    listed = f"resources | where type in~ {BOTH} | project id, subscriptionId | order by id asc"
+    rows, _ = _rows(arm, listed, IDS[:3], 1000)
+    truth = [
+        item["id"]
+        for id in IDS[:3]
+        for item in fleet_azure.security_groups(FLEET, id) + fleet_azure.storage_accounts(FLEET, id)
+    ]
+    assert sorted(row["id"] for row in rows) == sorted(truth)
+    assert [row["subscriptionId"] for row in rows] == [id for id in IDS[:3] for _ in range(25)]
+
+
+@pytest.mark.parametrize("top", [2, 1000])
+def test_resource_graph_counts_what_each_subscription_has(arm: httpx.Client, top: int) -> None:
+    query = (
+        "resourcecontainers | where type =~ 'microsoft.resources/subscriptions'"
+        f" | join kind=leftouter (resources | where type in~ {BOTH}"
+        " | summarize found = count() by subscriptionId)"
+        " on subscriptionId | project subscriptionId, found"
+    )
+    strange = "00000000-0000-0000-0000-000000000000"
+    rows, _ = _rows(arm, query, [*IDS[:5], strange], top)
+    assert rows == [{"subscriptionId": id, "found": 25} for id in IDS[:5]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": "resources"},
+        {"query": "resources | where type in~ ('microsoft.web/sites')"},
+        {"query": "resourcecontainers | where type =~ 'microsoft.resources/subscriptions'"},
+        {"options": {}},
+        [],
+    ],
+)
 def test_resource_graph_refuses_what_it_does_not_know(arm: httpx.Client, body: Any) -> None:
     answer = arm.post(GRAPH, json=body)
     assert answer.status_code == 400

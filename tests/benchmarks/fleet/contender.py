@@ -28,7 +28,8 @@ PR_SET_CHILD_SUBREAPER = 36
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is to be scanned: ``fleet`` is the simulator's own description of itself.
+    """What is to be scanned: ``fleet`` is the simulator's own description of itself, ``cloud``
+    whether its AWS accounts or its Azure subscriptions, which count as accounts here.
 
     ``processes`` and the limits (accounts at once in a process, calls at once for an account,
     connections of a process) are the same for every contender that can be told them.
@@ -40,6 +41,7 @@ class Job:
     accounts_at_once: int
     calls_at_once: int
     connections: int
+    cloud: str = "aws"
     cache: str = ""  # a folder for environments of their own
     rules: str = ""  # the rules in force, for Suture; all of them, unless said
 
@@ -56,10 +58,17 @@ class Job:
         return dict(self.fleet["aws"])
 
     @property
+    def azure(self) -> dict[str, Any]:
+        return dict(self.fleet["azure"])
+
+    @property
     def region(self) -> str:
         return str(self.aws["regions"][0])
 
     def account_ids(self) -> list[str]:
+        if self.cloud == "azure":
+            head, _, number = str(self.azure["first_subscription"]).rpartition("-")
+            return [f"{head}-{int(number) + index:012}" for index in range(self.accounts)]
         first = int(self.aws["first_account"])
         return [f"{first + number:012}" for number in range(self.accounts)]
 

@@ -14,6 +14,8 @@ SUTURE, FLOOR = "suture", "floor-a"
 class Figures:
     """What one contender did with ``accounts`` accounts. ``failed`` says why it counts for nothing.
 
+    Of the ``cloud`` "azure" the accounts are subscriptions: nothing of AWS is compared with them.
+
     ``seconds`` and ``cpu_seconds`` (user and system, its whole process tree) are of the scan alone;
     ``start_seconds`` is what it took before. ``peak_rss_mb`` is the tree's peak; ``calls`` are what
     the simulator served. ``simulator_cpu_seconds`` is the simulator's own share of the machine.
@@ -22,6 +24,7 @@ class Figures:
 
     contender: str
     accounts: int
+    cloud: str = "aws"
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     calls: int = 0
@@ -32,6 +35,10 @@ class Figures:
     without_servers: Mapping[str, float] | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     failed: str = ""
+
+    @property
+    def scanned(self) -> str:
+        return f"{self.accounts:,} {'subscriptions' if self.cloud == 'azure' else 'accounts'}"
 
     @property
     def accounts_per_s(self) -> float:
@@ -81,10 +88,11 @@ def ratio_to_floor(results: Sequence[Figures]) -> float | None:
 def suture_times(one: Figures, results: Sequence[Figures]) -> float | None:
     """How many times ``one``'s accounts/s Suture does.
 
-    At the same number of accounts if Suture scanned it, else at Suture's largest: a rate.
+    At the same number of accounts if Suture scanned it, else at Suture's largest: a rate. None
+    where there is nothing to compare: of the whole of Suture only AWS is measured.
     """
     mine = _by_accounts(results, SUTURE)
-    if one.failed or not one.accounts_per_s or not mine:
+    if one.failed or not one.accounts_per_s or not mine or one.cloud != "aws":
         return None
     return mine.get(one.accounts, mine[max(mine)]).accounts_per_s / one.accounts_per_s
 
@@ -108,7 +116,9 @@ def as_json(results: Sequence[Figures], settings: Mapping[str, Any]) -> dict[str
 NAMES = {
     "suture": "**Suture**, with Prefect and PostgreSQL",
     "suture-engine": "its read engine alone, one process",
-    "suture-table": "its read engine with the whole rule table (but for five kinds)",
+    "suture-table": "its read engine with the whole AWS rule table",
+    "suture-azure": "Azure: its read engine alone, by subscription",
+    "suture-azure-table": "Azure: its read engine with the whole Azure rule table",
     "floor-a": "floor A: signed aiohttp, evaluates nothing",
     "floor-b": "floor B: a minimal client, evaluates nothing",
     "boto3": "boto3, shared clients",
@@ -124,7 +134,8 @@ def markdown(record: Mapping[str, Any]) -> str:
         for accounts, figures in sizes.items():
             if "failed" in figures:
                 continue
-            times = "" if name == SUTURE else f"{_short(figures['suture_is_times_as_fast'])} ×"
+            compared = figures.get("suture_is_times_as_fast")
+            times = "" if compared is None else f"{_short(compared)} ×"
             speed, calls = figures["accounts_per_s"], figures["calls_per_account"]
             rows.append(
                 (
@@ -219,7 +230,7 @@ def plot(results: Sequence[Figures], caption: str, path: Path) -> None:
         if not one.failed and one.accounts >= largest[one.contender].accounts:
             largest[one.contender] = one
     shown = sorted(largest.values(), key=lambda one: one.accounts_per_s)
-    names = [f"{one.contender}\n{one.accounts:,} accounts" for one in shown]
+    names = [f"{one.contender}\n{one.scanned}" for one in shown]
     colours = ["#c2410c" if one.contender.startswith(SUTURE) else "#94a3b8" for one in shown]
     style = {"svg.hashsalt": "suture", "svg.fonttype": "path", "font.size": 9}
     with mpl.rc_context(style):

@@ -1,5 +1,8 @@
 """The fleet benchmark: Suture, two floors, boto3, Prowler and c7n-org on one simulated fleet.
 
+Of AWS all of them; Azure's subscriptions are read by Suture's engine alone. Each cloud is read
+twice by that engine: by rules that are compared, and by the whole rule table.
+
     make benchmark                              everything; writes fleet.json and fleet.svg beside
     make benchmark ARGS="--quick --json"        under a minute, without the peers, one JSON line
 
@@ -50,12 +53,19 @@ RULES = ",".join(
         *("aws_s3_bucket_tls_only", "aws_iam_password_policy_length"),
     )
 )
-# Kinds for which the simulator's empty answers are none that AWS would give.
-UNANSWERED = {
-    *("aws.ec2.snapshot_defaults", "aws.ec2.image_defaults", "aws.s3.account"),
-    *("aws.glacier.vault", "aws.securityhub.hub"),
-}
-TABLE = ",".join(one.id for one in ROWS if one.cloud is Cloud.AWS and one.kind not in UNANSWERED)
+# As many of Azure's, about what the simulated subscriptions hold: doors and storage.
+AZURE_RULES = ",".join(
+    (
+        *("azure_network_security_group_ssh_not_open", "azure_network_security_group_rdp_not_open"),
+        *("azure_network_security_group_any_port_not_open", "azure_storage_account_https_only"),
+        *("azure_storage_account_public_blob_access_off", "azure_storage_account_minimum_tls"),
+        "azure_storage_account_shared_key_access_off",
+        "azure_storage_account_network_default_deny",
+    )
+)
+TABLE, AZURE_TABLE = (
+    ",".join(one.id for one in ROWS if one.cloud is cloud) for cloud in (Cloud.AWS, Cloud.AZURE)
+)
 WARM_UP = 64  # accounts: the simulator makes its answers when they are first asked for
 
 
@@ -65,7 +75,8 @@ class Contender:
 
     ``at_once`` multiplies the accounts in flight, for one that would else wait for the limits.
     ``judges``: it finds exactly what the simulated fleet holds of those rules. A ``peer`` is
-    somebody else's program in an environment of its own. ``rules`` are the ones in force.
+    somebody else's program in an environment of its own. ``rules`` are the ones in force, of that
+    ``cloud``, whose accounts or subscriptions it scans.
     """
 
     name: str
@@ -77,6 +88,7 @@ class Contender:
     peer: bool = False
     seconds: float = 900
     rules: str = RULES
+    cloud: Cloud = Cloud.AWS
 
     @property
     def quick(self) -> bool:
@@ -91,6 +103,24 @@ CONTENDERS = (
     Contender(name="suture-engine", script="suture_engine.py", most=1_000, judges=True),
     # Every row of the table; what the simulated accounts hold of other kinds is nothing.
     Contender(name="suture-table", script="suture_engine.py", most=1_000, calls=None, rules=TABLE),
+    # How many calls a subscription costs depends on how many share Resource Graph's answers.
+    Contender(
+        name="suture-azure",
+        script="suture_engine.py",
+        most=1_000,
+        calls=None,
+        judges=True,
+        rules=AZURE_RULES,
+        cloud=Cloud.AZURE,
+    ),
+    Contender(
+        name="suture-azure-table",
+        script="suture_engine.py",
+        most=1_000,
+        calls=None,
+        rules=AZURE_TABLE,
+        cloud=Cloud.AZURE,
+    ),
     Contender(name="boto3", script="boto3_clients.py", most=100),
     Contender(
         name="c7n-org", script="peer_c7n_org.py", most=10, calls=None, judges=True, peer=True
@@ -216,7 +246,7 @@ def measure(contender: Contender, job: Job, simulator: Simulator) -> Figures:
             cpu, cpu_apart = cpu_seconds([process.pid]) - cpu, cpu_seconds(apart) - cpu_apart
         stats = simulator.stats()
     except ContenderFailed as problem:
-        return Figures(contender=name, accounts=accounts, failed=str(problem))
+        return Figures(contender=name, accounts=accounts, cloud=job.cloud, failed=str(problem))
     finally:
         _end(process)
     outcome = Outcome(**answer)
@@ -224,6 +254,7 @@ def measure(contender: Contender, job: Job, simulator: Simulator) -> Figures:
     return Figures(
         contender=name,
         accounts=accounts,
+        cloud=job.cloud,
         seconds=seconds,
         cpu_seconds=cpu,
         calls=stats["requests"],
@@ -255,7 +286,7 @@ def what_is_wrong(
         return f"{calls} calls reached the simulator, not {contender.calls * accounts}"
     if wrong := stats["wrong_signatures"]:
         return f"{wrong} of {stats['verified']} signatures that were checked are wrong"
-    if contender.judges and outcome.findings != (held := findings(job.account_ids(), job.aws)):
+    if contender.judges and outcome.findings != (held := findings(job)):
         return f"it found {outcome.findings} of {held} findings"
     return ""
 
@@ -323,6 +354,7 @@ def job_for(contender: Contender, fleet: dict[str, Any], accounts: int) -> Job:
         accounts_at_once=contender.at_once * limits.accounts,
         calls_at_once=limits.calls,
         connections=limits.connections,
+        cloud=contender.cloud,
         cache=str(CACHE),
         rules=contender.rules,
     )
@@ -336,11 +368,21 @@ def run(given: argparse.Namespace) -> tuple[list[Figures], dict[str, Any]]:
         say("Measuring what the simulator can serve alone ...")
         settings["simulator"]["ceiling"] = measured_ceiling()
     results = []
-    most = max(WARM_UP, *(size for _, size in pairs))
-    with Simulator(accounts=most, latency_ms=given.latency_ms) as simulator:
+    most = {
+        cloud: max((size for one, size in pairs if one.cloud is cloud), default=0)
+        for cloud in Cloud
+    }
+    with Simulator(
+        accounts=max(WARM_UP, most[Cloud.AWS]),
+        subscriptions=max(WARM_UP, most[Cloud.AZURE]) if most[Cloud.AZURE] else 0,
+        latency_ms=given.latency_ms,
+    ) as simulator:
         warm = measure(WARMER, job_for(WARMER, simulator.fleet, WARM_UP), simulator)
         if warm.failed:
             raise SimulatorFailed(f"the simulator could not be warmed: {warm.failed}")
+        # What they alone ask for; one that fails here will say why when it is measured.
+        for other in dict.fromkeys(one for one, _ in pairs if one.rules != RULES):
+            measure(other, job_for(other, simulator.fleet, WARM_UP), simulator)
         for contender, size in pairs:
             rounds = []
             for number in range(1, given.rounds + 1):
@@ -379,9 +421,10 @@ def write(results: Sequence[Figures], settings: dict[str, Any], folder: Path) ->
     """The record and the plot of a run."""
     record = json.dumps(as_json(results, settings), indent=2)
     (folder / "fleet.json").write_text(record + "\n", encoding="utf-8")
+    others = [one.name for one in CONTENDERS if one.calls != CALLS]
     caption = (
         f"{settings['cores']} cores, {settings['simulator']['latency_ms']:g} ms a call, "
-        f"{CALLS} calls an account for all but c7n-org and prowler; {settings['date'][:10]}"
+        f"{CALLS} calls an account for all but {', '.join(others)}; {settings['date'][:10]}"
     )
     plot(results, caption, folder / "fleet.svg")
 

@@ -22,16 +22,24 @@ class SimulatorFailed(Exception):
 
 
 class Simulator:
-    """A running simulator. ``fleet`` is its own description: endpoint, CA, accounts, hub keys.
+    """A running simulator of so many AWS ``accounts`` and Azure ``subscriptions``.
+
+    ``fleet`` is its own description: endpoint, CA, accounts, subscriptions, the keys to both.
 
     ``verify`` is the fraction of the signatures that it checks.
     """
 
     def __init__(
-        self, *, accounts: int, latency_ms: float, processes: int = 1, verify: float = 0.01
+        self,
+        *,
+        accounts: int,
+        latency_ms: float,
+        subscriptions: int = 0,
+        processes: int = 1,
+        verify: float = 0.01,
     ) -> None:
         self._command = [
-            *(sys.executable, str(SERVE), "--aws", str(accounts), "--azure", "0"),
+            *(sys.executable, str(SERVE), "--aws", str(accounts), "--azure", str(subscriptions)),
             *("--latency-ms", f"{latency_ms:g}", "--processes", str(processes), "--port", "0"),
             *("--verify", f"{verify:g}"),
         ]

@@ -1,14 +1,15 @@
 """Suture's read engine alone: the scanner over all accounts, rules judged, in one process.
 
-No Prefect, no warehouse. What it costs is the CPU of reading and judging an account.
+No Prefect, no warehouse. What it costs is the CPU of reading and judging an account, or an Azure
+subscription. It has failed where any kind of any account could not be read, and where a rule could
+not tell: of a fleet that is described in full, all is to be known.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 
 import uvloop
 from contender import Job, Outcome, Prepared, contend
@@ -24,31 +25,37 @@ def prepare(job: Job) -> Iterator[Prepared]:
     with write_inventory(job) as (path, variables):
         os.environ.update(variables)
         inventory = load_inventory(path)
-        yield Prepared(lambda: uvloop.run(_scan(inventory, job)))
+        yield Prepared(lambda: uvloop.run(_scan(inventory)))
 
 
-async def _scan(inventory: Inventory, job: Job) -> Outcome:
+async def _scan(inventory: Inventory) -> Outcome:
     outcome = Outcome(findings=0)
 
     def count(scan: AccountScan) -> None:
-        gaps = [covered.reason for covered in scan.coverage if not covered.ok]
-        if scan.failed or gaps:
-            outcome.errors = [*outcome.errors, f"{scan.account.id}: {scan.failed or gaps[0]}"][:5]
-        else:
-            outcome.covered += 1
         verdicts = [observation.verdict for observation in scan.observations]
         outcome.findings = (outcome.findings or 0) + verdicts.count(Verdict.FAIL)
+        if why := _what_is_missing(scan):
+            outcome.errors = [*outcome.errors, f"{scan.account.id}: {why}"][:5]
+        else:
+            outcome.covered += 1
 
     async with Scanner(inventory) as scanner:
-        waiting = iter((await scanner.discover()).accounts)
-
-        async def one_after_another() -> None:
-            for account in waiting:
-                count(await scanner.scan(account))
-
-        # Scanner has a limit of its own; this one only keeps ten thousand results from piling up.
-        await asyncio.gather(*(one_after_another() for _ in range(2 * job.accounts_at_once)))
+        accounts = (await scanner.discover()).accounts
+        async with aclosing(scanner.scan_all(accounts)) as scans:
+            async for scan in scans:
+                count(scan)
     return outcome
+
+
+def _what_is_missing(scan: AccountScan) -> str:
+    """The first reason why not all is known of the account; empty where all is."""
+    gaps = (covered.reason for covered in scan.coverage if not covered.ok)
+    unknown = (
+        f"{observation.rule} is unknown: {observation.reason}"
+        for observation in scan.observations
+        if observation.verdict is Verdict.UNKNOWN
+    )
+    return scan.failed or next(gaps, "") or next(unknown, "")
 
 
 if __name__ == "__main__":
