@@ -39,8 +39,9 @@ class Answer:
 class Answers:
     """What follows from some resources that were read again.
 
-    ``busy`` is work on resources that an automatic run is changing already, or has died over: all
-    of it is to be read again when that is over. ``done`` is what nothing follows from.
+    ``busy`` is to be read again in a while: work on resources that an automatic run is changing
+    already, or has died over, and what is more than one run may change. ``done`` is what nothing
+    follows from.
     """
 
     answers: tuple[Answer, ...] = ()
@@ -75,14 +76,18 @@ def answers(warehouse: psycopg.Connection, reads: Sequence[ReadAgain], scan_id: 
     runs = _busy_runs(warehouse, found)
     held = {(found[one].account, found[one].resource) for one in runs}
     free = {id: one for id, one in found.items() if (one.account, one.resource) not in held}
-    busy = {work.target: work for work in _works_of([found[one] for one in runs], works)}
+    sorted_out = _assigned(warehouse, free, causes)
+    running = {(group.cloud, group.account) for group in sorted_out.groups}
+    more = [one for one in sorted_out.capped if (one.cloud, one.account) in running]
+    waiting = [*(found[one] for one in runs), *more]
+    busy = {work.target: work for work in _works_of(waiting, works)}
     to_do = tuple(
         Answer(
             group,
             causes,
             tuple(one for one in _works_of(group.findings, works) if one.target not in busy),
         )
-        for group in _assigned(warehouse, free).groups
+        for group in sorted_out.groups
     )
     taken = {work.target for answer in to_do for work in answer.works}
     return Answers(
@@ -101,12 +106,19 @@ def _works_of(
     return tuple(found.values())
 
 
-def _assigned(warehouse: psycopg.Connection, found: Mapping[str, Finding]) -> Assignment:
+def _assigned(
+    warehouse: psycopg.Connection, found: Mapping[str, Finding], causes: Mapping[str, Cause]
+) -> Assignment:
+    """What could not be proved and was put back is tried again after an event that came since:
+    somebody may have changed it while the fix was looked at. Such tries count for ``escalate``.
+    """
     ids = list(found)
     if not ids:
         return Assignment((), (), ())
-    alone = remediations.active_findings(warehouse, ids)
-    alone |= remediations.decided_against(warehouse, ids, datetime.now(UTC) - QUIET)
+    alone = remediations.decided_against(warehouse, ids, datetime.now(UTC) - QUIET)
+    came = {one: causes[one].received_at for one in alone if one in causes}
+    alone -= remediations.undone_before(warehouse, came)
+    alone |= remediations.active_findings(warehouse, ids)
     return assigned(warehouse, list(found.values()), alone)
 
 

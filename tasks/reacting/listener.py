@@ -352,7 +352,8 @@ class Listener:
             self._in_trouble(f"warehouse: {words_of(error)}")
 
     async def _fix(self, key: _Key) -> None:
-        """Close, or ask about, what waits under one policy in one account: all of it as one run.
+        """Close, or ask about, what waits under one policy in one account: as much as it lets one
+        run change.
 
         What comes meanwhile is the next run's, so that a burst costs few runs. That begins when the
         one before changes nothing more, and is about to end.
@@ -363,7 +364,7 @@ class Listener:
                 if self._stopping.is_set():
                     self._fixers.release()
                     return
-                answers, self._waiting[key] = self._waiting[key], []
+                answers, self._waiting[key] = _one_run(self._waiting[key])
                 changed = asyncio.Event()
                 self._start(self._see_through(answers, changed))
                 await changed.wait()
@@ -518,6 +519,17 @@ class Listener:
         if not task.cancelled() and task.exception() is not None:
             self._broken = task.exception()
             self.stop()
+
+
+def _one_run(answers: Sequence[Answer]) -> tuple[list[Answer], list[Answer]]:
+    """The answers that one run may carry, at least one of them, and those that are left."""
+    most = answers[0].group.policy.most_changes
+    taken: set[str] = set()
+    for number, answer in enumerate(answers):
+        taken |= {one.id for one in answer.group.findings}
+        if len(taken) > most and number:
+            return list(answers[:number]), list(answers[number:])
+    return list(answers), []
 
 
 def _together(answers: Sequence[Answer]) -> Answer:

@@ -313,6 +313,7 @@ class Cause:
     source_ip: str
     operation: str
     at: datetime
+    received_at: datetime
 
     def json(self) -> dict[str, Any]:
         return {
@@ -328,7 +329,7 @@ def cause_of(conn: psycopg.Connection, work: Work) -> Cause | None:
     """The last of the events that a piece of work is for; None where retention took them."""
     row = conn.execute(
         """
-        SELECT id, actor, source_ip, operation, at FROM events
+        SELECT id, actor, source_ip, operation, at, received_at FROM events
         WHERE cloud = %s AND id = ANY(%s) ORDER BY at DESC, id DESC LIMIT 1
         """,
         (work.target.cloud.value, list(work.events)),

@@ -316,6 +316,26 @@ r.state IN ('failed', 'undone')
 AND EXISTS (SELECT FROM public.audit_log a WHERE a.subject = r.id::text AND a.action = 'settled')
 """
 
+
+def undone_before(conn: psycopg.Connection, moments: Mapping[str, datetime]) -> set[str]:
+    """The findings, of those with a moment, that were closed automatically and put back unproved
+    the last time, where that had begun before the moment. Not what a process has died of.
+    """
+    rows = conn.execute(
+        f"""
+        SELECT g.finding_id
+        FROM unnest(%s::text[], %s::timestamptz[]) AS g (finding_id, at)
+        CROSS JOIN LATERAL (
+            SELECT * FROM remediations r
+            WHERE r.finding_id = g.finding_id ORDER BY created_at DESC, id LIMIT 1
+        ) r
+        WHERE r.mode = 'automatic' AND r.state = 'undone' AND r.began_at < g.at AND NOT ({SETTLED})
+        """.encode(),  # noqa: S608 - ours
+        (list(moments), list(moments.values())),
+    )
+    return {finding for (finding,) in rows}
+
+
 # What broke before its resource was begun to be changed; and without anybody to be asked, what a
 # run left behind whose process had ended, and what somebody changed while it was being planned.
 NO_DECISION: LiteralString = f"""

@@ -158,6 +158,34 @@ def test_a_change_that_stands_in_part_is_waited_for_until_it_is_put_back(again: 
     assert len(again("a").answers) == 1
 
 
+def test_what_was_put_back_unproved_is_tried_again_after_a_change_that_came_since(
+    again: Reader, policy: Say
+) -> None:
+    """Somebody may have opened it again while Suture looked whether it was closed."""
+    policy(more="escalate: {after: 2, within: 1h}")
+    again("a")
+    again.ended("a", "undone", begun=True)
+    again.conn.execute("UPDATE remediations SET began_at = now() + interval '1 minute'")
+    assert left_alone(again("a")), "its event came before the try"
+    again.conn.execute("UPDATE remediations SET began_at = now()")
+    (answer,) = again("a").answers
+    assert answer.group.policy.mode is Mode.AUTOMATIC
+    again.ended("a", "undone", begun=True)
+    (answer,) = again("a").answers
+    assert answer.group.policy.mode is Mode.ASSISTED, "there is no endless fight"
+
+
+def test_more_than_one_run_may_change_is_read_again_for_the_next(
+    again: Reader, policy: Say
+) -> None:
+    policy(more="most_changes: 2")
+    answers = again("a", "b", "c")
+    (answer,) = answers.answers
+    assert len(answer.group.findings) == len(answer.works) == 2
+    assert len(answers.busy) == 1
+    assert answers.busy_runs == answers.done == ()
+
+
 def test_what_processes_die_of_is_tried_a_few_times_only(again: Reader) -> None:
     again("a")
     for _ in range(remediations.MOST_DEATHS):
@@ -190,7 +218,6 @@ def test_what_somebody_decided_holds_until_it_is_closed_and_comes_back(
     [
         ("failed", "automatic", False, True),
         ("failed", "automatic", True, False),
-        ("undone", "automatic", True, False),
         ("expired", "automatic", False, True),
         ("halted", "automatic", False, True),
         ("capped", "automatic", False, True),
