@@ -51,6 +51,7 @@ def test_every_deployment_it_names_is_deployed() -> None:
         "reconcile",
         "remediate",
         "restore",
+        "react",
         "housekeeping",
     }
 

@@ -38,6 +38,7 @@ NAMES = {
     "reconcile/own-reconcile",
     "remediate/own-remediate",
     "restore/own-restore",
+    "react/own-react",
     "housekeeping/own-housekeeping",
 }
 CIDRS = Input("allowed_cidrs", "cidrs", "Networks that may still connect")
