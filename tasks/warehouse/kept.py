@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +12,6 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 MOST_KEPT = 16
-SURE_SECONDS = 0.5  # after its last answer a connection is not asked whether it works
 
 
 class KeptConnection(psycopg.Connection):
@@ -37,7 +35,7 @@ class Keeper:
     """The connections that nobody uses right now, by address. Safe for threads."""
 
     def __init__(self) -> None:
-        self._free: dict[str, list[tuple[KeptConnection, float]]] = defaultdict(list)
+        self._free: dict[str, list[KeptConnection]] = defaultdict(list)
         self._lock = threading.Lock()
         self._ended = False
 
@@ -47,10 +45,9 @@ class Keeper:
             with self._lock:
                 if not self._free[url]:
                     return None
-                kept, since = self._free[url].pop()
+                kept = self._free[url].pop()
             try:
-                if time.monotonic() - since > SURE_SECONDS:
-                    kept.execute("SELECT 1")
+                kept.execute("SELECT 1")
             except psycopg.Error:
                 kept.end()
             else:
@@ -67,13 +64,13 @@ class Keeper:
         with self._lock:
             room = not self._ended and len(self._free[connection.url]) < MOST_KEPT
             if room:
-                self._free[connection.url].append((connection, time.monotonic()))
+                self._free[connection.url].append(connection)
         return room
 
     def end(self) -> None:
         with self._lock:
             self._ended = True
-            left = [one for some in self._free.values() for one, _ in some]
+            left = [one for some in self._free.values() for one in some]
             self._free.clear()
         for one in left:
             with suppress(psycopg.Error):

@@ -281,7 +281,9 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Both stacks, deployed in one account; the URL of the queue that they fill."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    with mock_aws():
+    mocked = mock_aws()
+    mocked.start(reset=False)  # an emulated cloud may live in this process, of the same moto
+    try:
         stacks = boto3.client("cloudformation", "us-east-1")
 
         def deploy(part: Part, **parameters: str) -> dict[str, str]:
@@ -304,6 +306,10 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         )
         deploy(Part.MEMBER, HubBusArn=hub["BusArn"])
         yield hub["EventQueue"]
+        for part in (Part.MEMBER, Part.HUB):
+            stacks.delete_stack(StackName=part.value)
+    finally:
+        mocked.stop(remove_data=False)
 
 
 # moto knows neither kind of policy, and says so.

@@ -42,6 +42,7 @@ def test_a_worker_runs_what_was_deployed_from_any_directory(
         "reconcile/own-reconcile": 1,
         "remediate/own-remediate": 20,
         "restore/own-restore": 5,
+        "react/own-react": 8,
         "housekeeping/own-housekeeping": 1,
     }
     assert all("suture" in one["tags"] for one in deployed.values())

@@ -29,6 +29,7 @@ from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.stack import fleet_env
 from tasks import reconciling, remediation, remediation_records
 from tasks.approval import HANDLE_PREFIX
+from tasks.carrying import Carrier
 from tasks.closing import close_finding
 from tasks.clouds import azure_write
 from tasks.clouds.aws_request import AwsCredentials
@@ -45,7 +46,15 @@ from tasks.clouds.remediator import Session, open_session
 from tasks.clouds.scanner import Scanner
 from tasks.codes import Redeemed
 from tasks.drift import ChangedSince, drift
-from tasks.errors import AccessRefused, BadInput, CloudTimeout, Conflict, GateRefused, SutureError
+from tasks.errors import (
+    AccessRefused,
+    BadInput,
+    CloudTimeout,
+    Conflict,
+    GateRefused,
+    Halted,
+    SutureError,
+)
 from tasks.evidence import changed, problems
 from tasks.inventory import load_inventory
 from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict, canonical_json
@@ -1157,6 +1166,27 @@ def test_a_hold_that_is_lost_midway_stops_the_fix(bench: Bench, two_steps: None)
     assert bench.states(run) == ["halted"]
     assert "hold on this run was lost" in bench.end(run)[1]
     assert bench.now(finding).fingerprint == before
+
+
+def test_what_was_begun_under_a_hold_that_was_lost_is_not_gone_on_with_under_the_next(
+    bench: Bench,
+) -> None:
+    """Another thread of the run takes the hold anew, for a finding that it begins."""
+    run = bench.begin(bench.take(AWS_SSH))
+    with Carrier(run) as carrier:
+        first = carrier.check()
+        assert carrier.check(first) == first
+        with connect() as warehouse:
+            warehouse.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' "
+                "AND objsubid = 1 AND pid <> pg_backend_pid()"
+            )
+        with pytest.raises(Halted, match="hold on this run was lost"):
+            carrier.check(first)
+        second = carrier.check()
+        assert carrier.check(second) == second
+        with pytest.raises(Halted, match="hold on this run was lost"):
+            carrier.check(first)
 
 
 def test_two_processes_cannot_carry_one_run(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from contender import Job, Outcome, Prepared, contend
 from inventory import write_inventory
 
 from tasks.clouds.scanner import Scanner
+from tasks.garbage import collect_rarely
 from tasks.inventory import Inventory, load_inventory
 from tasks.model import AccountScan, Verdict
 
@@ -25,6 +26,7 @@ def prepare(job: Job) -> Iterator[Prepared]:
     with write_inventory(job) as (path, variables):
         os.environ.update(variables)
         inventory = load_inventory(path)
+        collect_rarely()  # as the processes do that scan
         yield Prepared(lambda: uvloop.run(_scan(inventory)))
 
 
