@@ -116,8 +116,8 @@ def _assigned(
     if not ids:
         return Assignment((), (), ())
     alone = remediations.decided_against(warehouse, ids, datetime.now(UTC) - QUIET)
-    came = {one: causes[one].received_at for one in alone if one in causes}
-    alone -= remediations.undone_before(warehouse, came)
+    if came := {one: causes[one].received_at for one in alone if one in causes}:
+        alone -= remediations.undone_before(warehouse, came)
     alone |= remediations.active_findings(warehouse, ids)
     return assigned(warehouse, list(found.values()), alone)
 
