@@ -133,6 +133,11 @@ class Config(Mapping[str, Any]):
     def as_dict(self) -> dict[str, Any]:
         return dict(self._parts)
 
+    def without(self, gaps: Mapping[str, str]) -> Config:
+        """The same without some parts, each with the reason why it does not count as read."""
+        kept = {name: part for name, part in self._parts.items() if name not in gaps}
+        return Config(kept, {**gaps, **self.gaps})
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:

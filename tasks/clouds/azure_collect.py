@@ -653,18 +653,37 @@ async def collect(
     Covered that is not ok.
     """
     collectors = [COLLECTORS[kind].narrowed(needed) for kind in kinds]
-    answers: dict[str, tuple[list[Resource], Covered]] = {}
-    forbidden: frozenset[str] = frozenset()
-    if graph is not None:
-        answers, forbidden = await _from_graph(api, subscription, collectors, graph)
-    rest = [collector for collector in collectors if collector.kind not in answers]
-    listed = await asyncio.gather(*(_collect_one(api, subscription, one) for one in rest))
-    for one, answer in zip(rest, listed, strict=True):
-        known_as_part = one.kind in forbidden and answer[1].ok
-        answers[one.kind] = ([], _only_a_part(one)) if known_as_part else answer
+    answers: dict[str, _Answer] = {}
+    if graph is None:
+        may, listed = await asyncio.gather(
+            _allowed(api, subscription), _lists(api, subscription, collectors)
+        )
+    else:
+        may = await _allowed(api, subscription)
+        if isinstance(may, Throttled):  # it has no breath for lists either
+            graph.drop(subscription)
+            return [], [_not_covered(one, reason(may)) for one in collectors]
+        answers = await _from_graph(api, subscription, collectors, graph, may)
+        rest = [collector for collector in collectors if collector.kind not in answers]
+        listed = await _lists(api, subscription, rest)
+    for one in collectors:
+        if one.kind in listed:
+            answers[one.kind] = _as_allowed(one, listed[one.kind], may)
     in_turn = [answers[collector.kind] for collector in collectors]
     resources = [resource for found, _ in in_turn for resource in found]
     return resources, [covered for _, covered in in_turn]
+
+
+_Answer = tuple[list[Resource], Covered]
+_May = Callable[[str], bool]
+
+
+async def _allowed(api: AzureApi, subscription: str) -> _May | CloudError:
+    """What the identity may do on the whole subscription, or why that cannot be asked."""
+    try:
+        return await permissions(api, subscription)
+    except CloudError as error:
+        return error
 
 
 async def _from_graph(
@@ -672,32 +691,20 @@ async def _from_graph(
     subscription: str,
     collectors: Sequence[Collector],
     graph: SharedGraph[Resource],
-) -> tuple[dict[str, tuple[list[Resource], Covered]], frozenset[str]]:
-    """What the graph answers of each kind, and the kinds that the identity may not read whole.
+    may: _May | CloudError,
+) -> dict[str, _Answer]:
+    """What the graph answers of each kind that the identity may read whole.
 
-    ARM is to be asked for the kinds that are missing, those too: it refuses in its own words.
+    ARM is to be asked for the kinds that are missing, the others too: it refuses in its own words.
     """
     offered = [collector for collector in collectors if collector.graph]
-    try:
-        may = await permissions(api, subscription)
-    except Throttled as error:  # it has no breath for lists either
-        graph.drop(subscription)
-        refused = reason(error)
-        return {
-            one.kind: ([], Covered(EVERY_REGION, one.kind, ok=False, reason=refused))
-            for one in collectors
-        }, frozenset()
-    except CloudError:
-        graph.drop(subscription)
-        return {}, frozenset()
-    allowed = [collector for collector in offered if may(collector.read)]
-    forbidden = frozenset(one.kind for one in collectors if not may(one.read))
+    allowed = [one for one in offered if not isinstance(may, CloudError) and may(one.read)]
     if not allowed:
         graph.drop(subscription)
-        return {}, forbidden
+        return {}
     found = await graph.take(api, subscription)
     if found is None:
-        return {}, forbidden
+        return {}
     by_kind: dict[str, list[Resource]] = {collector.kind: [] for collector in offered}
     for resource in found:
         by_kind[resource.kind].append(resource)
@@ -707,28 +714,54 @@ async def _from_graph(
     return {
         one.kind: (resources, Covered(EVERY_REGION, one.kind, ok=True))
         for one, resources in zip(allowed, whole, strict=True)
-    }, forbidden
+    }
 
 
-def _only_a_part(collector: Collector) -> Covered:
-    """ARM lists what it may to an identity with a role on a part, and says nothing of the rest."""
-    refused = f"refused: {collector.read} is not allowed on the whole subscription"
-    return Covered(EVERY_REGION, collector.kind, ok=False, reason=refused)
+def _as_allowed(collector: Collector, answer: _Answer, may: _May | CloudError) -> _Answer:
+    """What ARM listed, as far as the identity may read it on the whole subscription.
+
+    To one with a role on a part ARM lists what that may see, and says nothing of the rest.
+    """
+    resources, covered = answer
+    if not covered.ok or isinstance(may, CloudError):
+        return answer
+    if not may(collector.read):
+        return [], _not_covered(collector, _only_a_part(collector.read))
+    if not collector.itself:
+        return answer
+    reads = {part.name: part.read(collector.type) for part in collector.parts}
+    hidden = {name: _only_a_part(read) for name, read in reads.items() if not may(read)}
+    if hidden and len(hidden) == len(reads):
+        return [], _not_covered(collector, next(iter(hidden.values())))
+    return [replace(one, config=one.config.without(hidden)) for one in resources], covered
 
 
-async def _collect_one(
-    api: AzureApi, subscription: str, collector: Collector
-) -> tuple[list[Resource], Covered]:
+def _only_a_part(read: str) -> str:
+    return f"refused: {read} is not allowed on the whole subscription"
+
+
+def _not_covered(collector: Collector, why: str) -> Covered:
+    return Covered(EVERY_REGION, collector.kind, ok=False, reason=why)
+
+
+async def _lists(
+    api: AzureApi, subscription: str, collectors: Sequence[Collector]
+) -> dict[str, _Answer]:
+    """What ARM's lists give of each kind."""
+    listed = await asyncio.gather(*(_collect_one(api, subscription, one) for one in collectors))
+    return {one.kind: answer for one, answer in zip(collectors, listed, strict=True)}
+
+
+async def _collect_one(api: AzureApi, subscription: str, collector: Collector) -> _Answer:
     path = f"/subscriptions/{subscription}"
     try:
         if collector.itself:
             resources = [await _subscription(api, path, collector)]
         else:
             resources = await _listed(api, f"{path}/providers/{collector.type}", collector)
+        resources = await _with_parts(api, collector, resources)
     except CloudError as error:
-        covered = Covered(EVERY_REGION, collector.kind, ok=False, reason=reason(error))
-        return [], covered
-    resources = await _with_parts(api, collector, resources)
+        return [], _not_covered(collector, reason(error))
     return resources, Covered(EVERY_REGION, collector.kind, ok=True)
 
 
@@ -777,48 +810,51 @@ async def _with_parts(
 
 
 async def _whole(api: AzureApi, collector: Collector, resource: Resource) -> Resource:
-    """The resource with its parts; one that cannot be read is a gap. Raises ResourceGone."""
+    """The resource with its parts; one that cannot be read is a gap. Raises ResourceGone.
+
+    A subscription of which no part can be read has not been read, though it may be seen: anybody
+    whom it was given to discover may. Raises what its first part raised.
+    """
     asked = (_part(api, collector, part, resource) for part in collector.parts)
-    read = await asyncio.gather(*asked)
-    parts, gaps = resource.config.as_dict(), dict(resource.config.gaps)
-    for part, (value, gap) in zip(collector.parts, read, strict=True):
-        if gap:
-            gaps[part.name] = gap
-        else:
-            parts[part.name] = value
-    return replace(resource, config=Config(parts, gaps))
+    names = (part.name for part in collector.parts)
+    read = dict(zip(names, await asyncio.gather(*asked), strict=True))
+    unread = {name: one for name, one in read.items() if isinstance(one, CloudError)}
+    if collector.itself and unread and len(unread) == len(read):
+        raise next(iter(unread.values()))
+    values = {name: one for name, one in read.items() if name not in unread}
+    gaps = {name: reason(one) for name, one in unread.items()}
+    config = Config({**resource.config.as_dict(), **values}, {**dict(resource.config.gaps), **gaps})
+    return replace(resource, config=config)
 
 
-async def _part(
-    api: AzureApi, collector: Collector, part: Part, resource: Resource
-) -> tuple[Any, str]:
-    """The part's value, or the reason why it could not be read."""
+async def _part(api: AzureApi, collector: Collector, part: Part, resource: Resource) -> Any:
+    """The part's value, or the CloudError that says why it could not be read."""
     if not part.where(resource.config.as_dict()):
-        return part.none, ""
+        return part.none
     above = f"/subscriptions/{resource.account}" if collector.itself else resource.id
     path = f"{above}{part.path}"
     try:
         if part.exists:
-            return await _is_any(api.items(path, part.api_version)), ""
+            return await _is_any(api.items(path, part.api_version))
         if not part.many:
-            return _properties(part, await api.get(path, part.api_version)), ""
+            return _properties(part, await api.get(path, part.api_version))
         query = {"$filter": part.filter} if part.filter else {}
         kept = _children(part, [one async for one in api.items(path, part.api_version, **query)])
         if part.each:
             asked = (_one(api, part, f"{path}/{one['name']}") for one in kept)
             there = [one for one in await asyncio.gather(*asked) if one is not None]
             kept = _children(part, there)
-        return _once(settled(kept, VOLATILE)), ""
+        return _once(settled(kept, VOLATILE))
     except ResourceGone as gone:
         if gone.code in part.absent:
-            return part.none, ""
+            return part.none
         if collector.itself:  # a provider that is not there does not take the subscription along
-            return None, reason(gone)
+            return CloudError(gone.message, code=gone.code, operation=gone.operation)
         raise
     except CloudError as error:
-        return (part.none, "") if error.code in part.absent else (None, reason(error))
+        return part.none if error.code in part.absent else error
     except (KeyError, TypeError, AttributeError):
-        return None, f"failed: {part.path} was described in a way that Suture cannot read"
+        return CloudError(f"{part.path} was described in a way that Suture cannot read")
 
 
 def _children(part: Part, items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

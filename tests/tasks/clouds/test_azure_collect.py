@@ -15,7 +15,15 @@ from deployments.local.azure.server import EmulatedAzure
 from deployments.templates import scanner_permissions
 from tasks.calls import recording
 from tasks.clouds.azure_api import AzureApi
-from tasks.clouds.azure_collect import COLLECTORS, collect, discover, look, read_one, settled
+from tasks.clouds.azure_collect import (
+    COLLECTORS,
+    collect,
+    discover,
+    look,
+    read_one,
+    settled,
+)
+from tasks.clouds.azure_collect import SUBSCRIPTION as SUBSCRIPTIONS
 from tasks.clouds.azure_graph import GRAPH_READS
 from tasks.clouds.transport import Limits
 from tasks.errors import AccessRefused, CloudError, ResourceGone
@@ -67,6 +75,9 @@ ACCOUNT = {
 }
 
 
+NOT_THERE = ResourceGone("no", code="ResourceNotFound")
+
+
 class ScriptedApi(AzureApi):
     """Answers lists from a table: the end of the path -> items, or an error."""
 
@@ -75,7 +86,7 @@ class ScriptedApi(AzureApi):
         self._lists = lists
 
     async def items(self, path: str, api_version: str, **query: str) -> AsyncIterator[Any]:
-        answer = self._lists[path.rpartition("/")[2]]
+        answer = self._lists.get(path.rpartition("/")[2], NOT_THERE)
         if isinstance(answer, Exception):
             raise answer
         for item in answer:
@@ -101,6 +112,71 @@ async def test_kinds_in_the_shape_rules_read() -> None:
         "properties": {"supportsHttpsTrafficOnly": True},
     }
     assert coverage == [Covered("global", NSG, ok=True), Covered("global", STORAGE, ok=True)]
+
+
+WATCHED = "azure.network.subscription"
+WATCHERS = "Microsoft.Network/networkWatchers/read"
+SEEN = "Microsoft.Resources/subscriptions/read"
+
+
+class OneSubscription(ScriptedApi):
+    async def get(self, path: str, api_version: str, **query: str) -> dict[str, Any]:
+        return {"id": path, "displayName": "one", "subscriptionId": SUBSCRIPTION}
+
+
+async def test_subscription_that_is_only_seen_is_not_read() -> None:
+    """Who may discover it gets it named; all that rules judge is refused."""
+    refused = AccessRefused("no", code="AuthorizationFailed")
+    parts = [part.path.rpartition("/")[2] for part in COLLECTORS[WATCHED].parts]
+    api = OneSubscription(dict.fromkeys(parts, refused))
+    assert await collect(api, SUBSCRIPTION, [WATCHED]) == (
+        [],
+        [Covered("global", WATCHED, ok=False, reason="refused: AuthorizationFailed: no")],
+    )
+    with pytest.raises(AccessRefused, match="AuthorizationFailed"):
+        await read_one(api, SUBSCRIPTION, WATCHED, f"/subscriptions/{SUBSCRIPTION}")
+    gone = OneSubscription({})  # no such provider, whichever is asked
+    _, (covered,) = await collect(gone, SUBSCRIPTION, [WATCHED])
+    assert not covered.ok
+
+
+async def test_subscription_of_which_a_part_is_refused_has_a_gap() -> None:
+    refused = AccessRefused("no", code="AuthorizationFailed")
+    parts = [part.path.rpartition("/")[2] for part in COLLECTORS[WATCHED].parts]
+    api = OneSubscription({**dict.fromkeys(parts, ()), "networkWatchers": refused})
+    (found,), (covered,) = await collect(api, SUBSCRIPTION, [WATCHED])
+    assert covered.ok
+    assert found.config.gaps == {"watchers": "refused: AuthorizationFailed: no"}
+    assert found.config["networks"] == []
+
+
+async def test_what_is_listed_to_a_role_on_a_part_of_it_is_no_answer() -> None:
+    """ARM lists what such a role may see; only what it may do on the whole tells that apart."""
+    reads = [part.read(SUBSCRIPTIONS) for part in COLLECTORS[WATCHED].parts]
+    parts = [part.path.rpartition("/")[2] for part in COLLECTORS[WATCHED].parts]
+    lists: dict[str, Any] = {**dict.fromkeys(parts, ()), "networkSecurityGroups": [GROUP]}
+
+    def may(*actions: str) -> ScriptedApi:
+        permissions = [{"actions": actions, "notActions": []}]
+        return OneSubscription({**lists, "permissions": permissions})
+
+    part = "is not allowed on the whole subscription"
+    only_seen = may(SEEN)
+    nothing, coverage = await collect(only_seen, SUBSCRIPTION, [NSG, WATCHED])
+    assert nothing == []
+    assert [(one.ok, one.reason) for one in coverage] == [
+        (False, f"refused: {COLLECTORS[NSG].read} {part}"),
+        (False, f"refused: {reads[0]} {part}"),
+    ]
+    half_blind = may(SEEN, COLLECTORS[NSG].read, *(one for one in reads if one != WATCHERS))
+    (group, found), coverage = await collect(half_blind, SUBSCRIPTION, [NSG, WATCHED])
+    assert [one.ok for one in coverage] == [True, True]
+    assert group.name == "Web"
+    assert found.config.gaps == {"watchers": f"refused: {WATCHERS} {part}"}
+    assert "watchers" not in found.config
+    whole = may("*/read")
+    (_, found), _ = await collect(whole, SUBSCRIPTION, [NSG, WATCHED])
+    assert found.config.gaps == {}
 
 
 async def test_kind_that_is_refused_harms_no_other() -> None:

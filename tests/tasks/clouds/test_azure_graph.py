@@ -617,9 +617,10 @@ async def test_kind_that_is_refused_stays_uncovered(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("scan_all", [scan_all, scan_each])
 @pytest.mark.parametrize("seen", [SecurityGroup, StorageAccount])
 async def test_role_on_a_part_of_the_subscription_covers_nothing(
-    cloud: EmulatedAzure, stranger: tuple[AzureSource, str], seen: type
+    cloud: EmulatedAzure, stranger: tuple[AzureSource, str], seen: type, scan_all: Any
 ) -> None:
     """ARM lists what such a role may read, and the graph shows it; neither tells of the rest."""
     kind = {SecurityGroup: NSG, StorageAccount: STORAGE}[seen]

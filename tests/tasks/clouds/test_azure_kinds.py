@@ -9,7 +9,7 @@ import pytest
 
 from tasks.clouds.azure_api import AzureApi
 from tasks.clouds.azure_collect import COLLECTORS, collect, look, read_one
-from tasks.errors import ResourceGone
+from tasks.errors import AccessRefused, ResourceGone
 from tasks.inventory import AzureSource
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Told(AzureApi):
         self.queries: list[dict[str, str]] = []
 
     async def items(self, path: str, api_version: str, **query: str) -> AsyncIterator[Any]:
+        if path.endswith("/permissions"):
+            raise AccessRefused("no", code="AuthorizationFailed")
         self.queries.append(query)
         for item in self._lists[path.rpartition("/")[2]]:
             yield item

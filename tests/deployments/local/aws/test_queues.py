@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlencode
@@ -205,11 +206,24 @@ def test_who_waits_does_not_keep_the_emulator_from_stopping():
         hub.close()
 
 
-def test_messages_take_no_longer_the_more_there_are(sqs, queue):
-    """Ten times as many in about ten times the time, where moto takes a hundred times as long."""
+def test_messages_take_no_more_work_the_more_there_are(sqs, queue):
+    """Ten times as many make about ten times as many calls; moto makes a hundred times as many."""
 
-    def seconds(count):
-        began = time.process_time()
+    def calls(count):
+        made = 0
+
+        def noted(_frame, event, _argument):
+            nonlocal made
+            made += event in ("call", "c_call")
+
+        sys.setprofile(noted)
+        try:
+            send_and_take(count)
+        finally:
+            sys.setprofile(None)
+        return made
+
+    def send_and_take(count):
         for number in range(count):
             queues.put(account, REGION, name, f"message {number}")
         left = count
@@ -219,10 +233,10 @@ def test_messages_take_no_longer_the_more_there_are(sqs, queue):
                 name, [{"Id": one.id, "ReceiptHandle": one.receipt_handle} for one in found]
             )[1]
             left -= len(found)
-        return time.process_time() - began
 
     account, name = queue.split("/")[-2:]
     backend = sqs_backends[account][REGION]
-    few = min(seconds(500) for _ in range(3))
-    assert seconds(5_000) < 30 * few
+    few = calls(100)
+    assert few > 1_000
+    assert calls(1_000) < 15 * few
     assert counts(sqs, queue) == (0, 0, 0)

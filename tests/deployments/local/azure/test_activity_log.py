@@ -311,13 +311,12 @@ class TestHowItComes:
         assert [one["id"] for one in told.came(20)] == made
 
     def test_late(self, fleet: Any, told: Told) -> None:
-        fleet.azure.event_delay = 0.4
+        fleet.azure.event_delay = 2
         began = time.monotonic()
         self.write(fleet, 1)
-        assert time.monotonic() - began < 0.3, "the caller must not wait"
-        assert told.came(0, seconds=0) == []
+        assert told.came(0, seconds=0) == [], "the caller must not wait"
         told.came(1)
-        assert 0.4 <= time.monotonic() - began < 2
+        assert time.monotonic() - began >= 2
 
     def test_twice(self, fleet: Any, told: Told) -> None:
         fleet.azure.event_duplicates = 1.0
