@@ -42,6 +42,35 @@ class Rate:
 UNLIMITED = Rate(inf, inf)
 
 
+class Drought:
+    """How long an account has throttled whatever it was asked, service after service.
+
+    Each service has a rate and a patience of its own, and the rules ask some thirty: an account
+    that answers none of them is not waited for thirty times.
+    """
+
+    __slots__ = ("_since", "_until")
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._until = 0.0
+
+    def throttled(self, now: float) -> None:
+        if self.seconds(now) is None:
+            self._since = now
+        self._until = now
+
+    def answered(self) -> None:
+        if self._since is not None:
+            self._since = None
+
+    def seconds(self, now: float) -> float | None:
+        """Seconds since the first throttle after which nothing else was answered, or None."""
+        if self._since is None or now - self._until > DRY_SECONDS:
+            return None
+        return now - self._since
+
+
 class AdaptiveRate:
     """A token bucket that starts at ``limit`` and learns from throttled answers.
 

@@ -25,7 +25,7 @@ from functools import cache
 from typing import NamedTuple, Protocol
 
 from tasks.errors import Throttled
-from tasks.rate import UNLIMITED, AdaptiveRate, Announcement, Rate, Standing
+from tasks.rate import UNLIMITED, AdaptiveRate, Announcement, Drought, Rate, Standing
 
 SYNC_SECONDS = 1.0
 IDLE_SECONDS = 10.0  # a budget that was not used for so long, and is whole, is dropped
@@ -160,13 +160,19 @@ def arm_key(tenant: str, path: str) -> BudgetKey:
 class Budget:
     """The budget of one key. Made by Budgets."""
 
-    __slots__ = ("_clock", "_lock", "_queue", "key", "rate")
+    __slots__ = ("_clock", "_drought", "_lock", "_queue", "key", "rate")
 
     def __init__(
-        self, key: BudgetKey, rate: AdaptiveRate, clock: Callable[[], float], lock: threading.Lock
+        self,
+        key: BudgetKey,
+        rate: AdaptiveRate,
+        clock: Callable[[], float],
+        lock: threading.Lock,
+        drought: Drought,
     ) -> None:
         self.key = key
         self.rate = rate
+        self._drought = drought
         self._clock = clock
         self._lock = lock
         self._queue: list[tuple[float, int, _Waiter]] = []
@@ -187,12 +193,14 @@ class Budget:
         Calls go in the order in which they came; one that is sent again keeps its place by
         ``since``, the clock's time of when it first came. They wait as long as the cloud answers
         others: Throttled is raised once none was answered for ``patience`` seconds, or the cloud
-        asks for a longer pause than that.
+        asks for a longer pause than that. Seconds for which the account has throttled all that it
+        was asked count as waited by a call that comes for the first time.
         """
         came = self._clock()
         waiter = _Waiter(asyncio.get_running_loop())
         entry = (came if since is None else since, next(_ORDER), waiter)
-        answered, give_up_at = self.rate.successes, came + patience
+        spent = self._drought.seconds(came) if since is None else None  # its own else counts twice
+        answered, give_up_at = self.rate.successes, came + patience - (spent or 0.0)
         with self._lock:
             heapq.heappush(self._queue, entry)
         try:
@@ -216,12 +224,14 @@ class Budget:
     def answered(self, epoch: int) -> None:
         """The call of ``epoch`` was answered, with success or not, but not throttled."""
         self.rate.answered(epoch)
+        self._drought.answered()
 
     def throttled(self, epoch: int, retry_after: float = 0.0) -> None:
         """The call of ``epoch`` was throttled; the cloud asked to wait ``retry_after`` seconds."""
         with self._lock:
             now = self._clock()
             cut = self.rate.throttled(epoch, now, retry_after)
+            self._drought.throttled(now)
             per_second = self.rate.per_second(now)
         if cut:
             log.debug("%s is throttled: %.1f calls a second from here on", self.key, per_second)
@@ -233,8 +243,10 @@ class Budget:
 
     @property
     def dry(self) -> float | None:
-        """Seconds for which every call has been throttled, or None."""
-        return self.rate.dry(self._clock())
+        """Seconds for which every call has been throttled, or every one of the account; or None."""
+        now = self._clock()
+        own, account = self.rate.dry(now), self._drought.seconds(now)
+        return own if account is None else max(own or 0.0, account)
 
     @property
     def waiting(self) -> int:
@@ -327,6 +339,7 @@ class Budgets:
         # One for all: it is held for a microsecond, and ten thousand would weigh.
         self._lock = threading.Lock()
         self._budgets: dict[BudgetKey, Budget] = {}
+        self._droughts: dict[tuple[str, str], Drought] = {}
         self._sweep_at = KEPT
         self._entering = threading.Lock()
         self._sharing = 0
@@ -353,9 +366,12 @@ class Budgets:
                     if budget.waiting or not budget.rate.idle(now, IDLE_SECONDS)
                 }
                 self._sweep_at = max(KEPT, 2 * len(self._budgets))
+                used = {key[:2] for key in self._budgets}
+                self._droughts = {one: self._droughts[one] for one in used}
             if key not in self._budgets:
                 rate = AdaptiveRate(self._limit(key), now)
-                self._budgets[key] = Budget(key, rate, self._clock, self._lock)
+                drought = self._droughts.setdefault(key[:2], Drought())
+                self._budgets[key] = Budget(key, rate, self._clock, self._lock, drought)
             return self._budgets[key]
 
     # --- Shared with other processes -------------------------------------------------------------

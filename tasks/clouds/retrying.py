@@ -77,7 +77,7 @@ async def patiently(
     except CloudError as error:
         _report(budget, epoch, error)
         raise
-    budget.rate.answered(epoch)
+    budget.answered(epoch)
     return answer
 
 

@@ -18,6 +18,7 @@ from tasks.rate import (
     SLOWEST,
     UNLIMITED,
     AdaptiveRate,
+    Drought,
     Rate,
 )
 
@@ -183,6 +184,19 @@ def test_how_long_nothing_but_throttles_came() -> None:
     assert rate.dry(20.0) is None  # long ago
     rate.answered(1)
     assert rate.dry(8.0) is None
+
+
+def test_how_long_an_account_answered_nothing_but_throttles() -> None:
+    drought = Drought()
+    assert drought.seconds(0.0) is None
+    for second in range(8):
+        drought.throttled(float(second))
+    assert drought.seconds(8.0) == 8.0
+    assert drought.seconds(20.0) is None  # long ago
+    drought.throttled(20.0)
+    assert drought.seconds(21.0) == 1.0
+    drought.answered()
+    assert drought.seconds(21.0) is None
 
 
 class Cloud:

@@ -1,4 +1,4 @@
-"""An account whose scanner may nothing but be there, before the whole rule table."""
+"""An account that gives nothing away, before the whole rule table."""
 
 from __future__ import annotations
 
@@ -43,6 +43,22 @@ async def test_aws_account_whose_role_may_nothing_is_failed_and_not_clean(
     scan = await scanned(replace(source, scanner_role="MayNothing"), account, quick)
     assert scan.failed.startswith("refused: "), [one for one in scan.coverage if one.ok]
     assert (len(scan.resources), len(scan.observations), len(scan.coverage)) == (0, 0, 0)
+
+
+async def test_aws_account_that_throttles_whatever_is_asked_says_so_in_time(
+    gated: Any, quick: Limits
+) -> None:
+    """One patience for each of thirty services in each region would outlast its time."""
+    accounts = gated.fleet.description["aws"]["accounts"]
+    account = [one["id"] for one in accounts if one["status"] == "ACTIVE"][-1]
+    gated.aws.fail(account, "throttled")
+    try:
+        scan = await scanned(gated.inventory.aws[0], account, quick)
+    finally:
+        gated.aws.recover(account)
+    assert scan.failed.startswith("throttled: ")
+    assert "\n" not in scan.failed
+    assert len(scan.coverage) == 0
 
 
 async def test_azure_subscription_that_is_only_named_is_failed_and_not_clean(

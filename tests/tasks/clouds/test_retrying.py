@@ -202,6 +202,64 @@ def test_a_fleet_that_is_throttled_for_good_fails_in_words(virtually: Run) -> No
     assert len(failed) == 20
 
 
+SERVICES = [f"service{number}" for number in range(30)]
+
+
+def asked_after(budgets: Budgets, service: str, attempts: Attempts) -> Any:
+    return patiently(attempts, PATIENCE, budgets.of(KEY._replace(service=service)))
+
+
+def test_an_account_that_throttles_all_is_waited_for_once_and_not_for_each_service(
+    virtually: Run,
+) -> None:
+    async def scan() -> tuple[list[Attempts], float]:
+        loop = asyncio.get_running_loop()
+        budgets, slots, every = Budgets(clock=loop.time), asyncio.Semaphore(4), list[Attempts]()
+
+        async def ask(service: str) -> None:
+            async with slots:
+                every.append(Attempts(for_ever=TryAgain(SLOW_DOWN)))
+                with pytest.raises(Throttled, match="reduce your request rate"):
+                    await asked_after(budgets, service, every[-1])
+
+        await asyncio.gather(*map(ask, SERVICES))
+        return every, loop.time()
+
+    every, took = virtually(scan())
+    assert took <= 2 * PATIENCE.seconds
+    assert all(attempts.times for attempts in every)  # each has been asked
+    assert [len(attempts.times) for attempts in every[8:]] == [1] * (len(SERVICES) - 8)
+
+
+def test_an_account_that_answers_some_is_waited_for_at_each_of_the_others(
+    virtually: Run,
+) -> None:
+    async def scan() -> list[float]:
+        loop = asyncio.get_running_loop()
+        budgets, waited = Budgets(clock=loop.time), []
+        for service in SERVICES[:4]:
+            began = loop.time()
+            with pytest.raises(Throttled):
+                await asked_after(budgets, service, Attempts(for_ever=TryAgain(SLOW_DOWN)))
+            waited.append(loop.time() - began)
+            await asked_after(budgets, "answers", Attempts())
+        return waited
+
+    assert all(seconds > PATIENCE.seconds / 2 for seconds in virtually(scan()))
+
+
+def test_another_account_is_none_of_its_business(virtually: Run) -> None:
+    async def scan() -> list[str]:
+        loop = asyncio.get_running_loop()
+        budgets = Budgets(clock=loop.time)
+        with pytest.raises(Throttled):
+            await asked_after(budgets, "ec2", Attempts(for_ever=TryAgain(SLOW_DOWN)))
+        other = budgets.of(KEY._replace(account="999922223333"))
+        return [await patiently(Attempts(*[TryAgain(SLOW_DOWN)] * 3), PATIENCE, other)]
+
+    assert virtually(scan()) == ["answer"]
+
+
 # --- The header ----------------------------------------------------------------------------------
 
 
