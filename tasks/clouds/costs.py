@@ -18,7 +18,7 @@ class Cost:
     ``once`` are made for each ``place`` ("region", "account" or "subscription"), ``each`` for every
     resource found, ``deeper`` for every thing that one of those lists. AWS's calls are named as in
     "rds:DescribeDBInstances", ARM's by the operation that they need. Not counted: retries, pages
-    after the first, and signing in.
+    after the first, signing in, and what the identity may do on a whole subscription.
     """
 
     kind: str
