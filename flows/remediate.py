@@ -27,9 +27,10 @@ from tasks.remediation import (
     present_to_opener,
     split_by_account,
     take_answer,
+    take_on,
     who_signed_in,
 )
-from tasks.remediation_run import ALL_CHANGED, Answered, Run
+from tasks.remediation_run import MORE, Answered, Run
 
 AT_ONCE = 4  # resources that one run without an approver changes at a time
 
@@ -76,10 +77,12 @@ def carry_through(run: Run) -> State:
             answer = ask_customer(run) if run.automatic else ask_approver(run)
             for numbers in run.apart(answer.chosen):
                 _close(run, numbers, answer)
-            if run.automatic:
-                ALL_CHANGED.get()()
             if answer.chosen:
-                conclude_round(run)
+                if not run.concluded:
+                    conclude_round(run)
+                if run.takes_more and (more := MORE.get()()):
+                    take_on(run, more)
+        name_run(run)
     return finish_remediation(run)
 
 

@@ -84,9 +84,15 @@ def by_account(found: Sequence[Finding]) -> list[list[Finding]]:
 
 
 def plan_findings(
-    inventory: Inventory, account: Account, found: Sequence[Finding], policy: Policy
+    inventory: Inventory,
+    account: Account,
+    found: Sequence[Finding],
+    policy: Policy,
+    *,
+    first: int = 1,
 ) -> list[Planned]:
     """Plan each finding from its resource as it is now; one that fails does not stop the others.
+    Their plans are numbered from ``first``.
 
     Raises BadInput when the policy's presets are no values that the fixes take.
     """
@@ -99,7 +105,7 @@ def plan_findings(
             read_at=read_at,
             calls=tuple(about(calls, finding.resource)),
         )
-        for number, (finding, resource) in enumerate(zip(found, read, strict=True), start=1)
+        for number, (finding, resource) in enumerate(zip(found, read, strict=True), start=first)
     ]
 
 

@@ -165,9 +165,10 @@ def escalated(policy: Policy, closings: Mapping[str, Sequence[datetime]]) -> Pol
 
 
 def check_automatic(
-    policy: Policy, policies: Sequence[Policy], findings: Sequence[Finding]
+    policy: Policy, policies: Sequence[Policy], findings: Sequence[Finding], *, already: int = 0
 ) -> None:
-    """Whether an automatic policy closes these findings by itself, and all of them in one run.
+    """Whether an automatic policy closes these findings by itself, and all of them in one run that
+    has ``already`` so many.
 
     Naming it is no way around an approval. Raises BadInput; says nothing of other modes.
     """
@@ -179,7 +180,7 @@ def check_automatic(
             why = policy.mismatch(finding) or "another policy before it does"
             problem = f"{policy.name} does not close {finding.id[:12]} by itself: {why}."
             raise BadInput("policy", problem, instead)
-    if len(findings) > policy.most_changes:
+    if already + len(findings) > policy.most_changes:
         problem = f"{policy.name} changes at most {policy.most_changes} in one run."
         raise BadInput("policy", problem, instead)
 

@@ -70,7 +70,7 @@ from tasks.policy import (
     terms_for,
 )
 from tasks.reconciling import settle_run
-from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Answered, Item, Run
+from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Answered, Item, More, Run
 from tasks.rules import rule
 from tasks.triage import start_remediation
 from tasks.warehouse import gate_requests, remediations
@@ -154,6 +154,34 @@ def begin_remediation(
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
+def take_on(run: Run, more: More) -> None:
+    """Plan what else an automatic run is to close, and write it down as its own.
+
+    Leaves the run as it is, and says why, where its policy does not close that by itself (any
+    more), or not in one run.
+    """
+    with connect() as warehouse:
+        found = find_findings(warehouse, more.finding_ids)
+        ids = [finding.id for finding in found]
+        closings = remediations.automatic_closings(warehouse, ids, datetime.now(UTC) - LONGEST)
+    policies = load_policies(settings.policies_path())
+    try:
+        policy = escalated(named(policies, run.policy.name), closings)
+        if policy.mode is not Mode.AUTOMATIC:
+            raise BadInput("policy", f"{policy.name} asks about these.")
+        check_automatic(policy, policies, found, already=len(run.items))
+        if any((one.cloud, one.account) != (run.account.cloud, run.account.id) for one in found):
+            raise BadInput("finding_ids", f"are not all of {run.account.id}.")
+    except BadInput as problem:
+        get_run_logger().warning("What came meanwhile is left to another run: %s", problem)
+        return
+    run.changed.clear()  # their plans are made after that
+    planned = plan_findings(run.inventory, run.account, found, policy, first=run.next_number)
+    records.save(run, planned, more.requested_by)
+    get_run_logger().info("Planned %d more fixes in %s", len(run.waiting), run.account.id)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
 def begin_restore(run_id: str, remediation_id: str, requested_by: str, signed_in: str = "") -> Run:
     """Plan to take one remediation back, or read back what was written before it waited.
 
@@ -225,7 +253,8 @@ def who_signed_in(run_id: str) -> str:
 
 def name_run(run: Run) -> None:
     """Give the flow run a name that a person recognises in a list."""
-    if run.items and run.round == 1:
+    if run.items and run.round == 1 and run.named != run.title:
+        run.named = run.title
         with get_client(sync_client=True) as client:
             client.update_flow_run(UUID(run.id), name=run.title)
 

@@ -70,11 +70,14 @@ class Watched:
         return {"snapshot": kept}
 
 
-def save(run: Run, planned: Sequence[Planned]) -> None:
-    """Write the plans down before anything waits, and record what is settled already.
+def save(run: Run, planned: Sequence[Planned], requested_by: str = "") -> None:
+    """Write plans down before anything waits, and record what is settled already: they are the
+    run's from here on, numbered from its ``next_number``.
 
-    What another run carries already is left out of this one.
+    What another run carries already is left out of this one. ``requested_by`` is who asks for
+    these, where that is somebody else than for the run.
     """
+    first = run.next_number
     rows = [
         remediations.NewRemediation(
             finding_id=one.finding.id,
@@ -85,18 +88,20 @@ def save(run: Run, planned: Sequence[Planned]) -> None:
             plan=_plan_row(run, one.plan) if one.plan else {},
             plan_hash=one.plan.hash if one.plan else "",
             fingerprint=one.plan.resource.fingerprint if one.plan else "",
-            requested_by=run.requested_by,
+            requested_by=requested_by or run.requested_by,
             expires_at=run.expires_at,
             state=one.state,
             message=one.message,
         )
-        for number, one in enumerate(planned, start=1)
+        for number, one in enumerate(planned, start=first)
     ]
     with connect() as warehouse, warehouse.transaction():
-        records = remediations.save_plan(warehouse, run.id, rows)
+        carried = remediations.save_plan(warehouse, run.id, rows)
+        records = [record for record in carried if record.number >= first]
         for record in records:
-            _save_more(warehouse, run, record, planned[record.number - 1])
-    run.items = [_item(record) for record in records]
+            _save_more(warehouse, run, record, planned[record.number - first])
+    run.next_number += len(planned)
+    run.items += [_item(record) for record in records]
 
 
 def _save_more(warehouse: Connection, run: Run, record: Record, one: Planned) -> None:
@@ -118,7 +123,7 @@ def _save_more(warehouse: Connection, run: Run, record: Record, one: Planned) ->
         "plan": record.plan_hash,
         "policy": run.policy.name,
         "mode": run.policy.mode.value,
-        "requested_by": run.requested_by,
+        "requested_by": record.requested_by,
         "requester_verified": run.requester_verified,
         "undoes": run.undoes,
         "snapshot": kept,

@@ -29,8 +29,17 @@ WAITING = ("planned", "waiting")
 _ARM_WHOLE = 9  # pieces of an id: /subscriptions/S/resourceGroups/G/providers/NAMESPACE/TYPE/NAME
 
 
-# Called by a run without an approver when it changes nothing more and is about to end.
-ALL_CHANGED: ContextVar[Callable[[], object]] = ContextVar("all_changed", default=lambda: None)
+@dataclass(frozen=True, slots=True)
+class More:
+    """Findings that came while a run was changing others: of its account, under its policy."""
+
+    finding_ids: tuple[str, ...]
+    requested_by: str
+
+
+# What a run without an approver asks when all that it had is at its end: what else it is to take
+# on, None where it is to end. A run below a listener costs more than what it does.
+MORE: ContextVar[Callable[[], More | None]] = ContextVar("more", default=lambda: None)
 
 
 @dataclass(slots=True)
@@ -116,6 +125,8 @@ class Run:
         self.gate_refusal = ""
         self.gate_stays = False  # the customer keeps it open ahead, for others as well
         self.interrupted = False  # its process is about to end
+        self.named = ""  # what the UI calls it
+        self.next_number = 1  # of what is planned next
         self.carrier: Carrier | None = None  # this process's hold on it
         self.inventory = inventory or load_inventory(settings.inventory_path())
 
@@ -145,6 +156,18 @@ class Run:
             turns[taken[whole]].append(number)
             taken[whole] += 1
         return turns
+
+    @property
+    def concluded(self) -> bool:
+        """Whether a round left nothing to be done after it: all is at its end, and nobody has
+        opened a gate for it."""
+        open_states = (*WAITING, "applying")
+        return self.gate_stays and not any(item.state in open_states for item in self.items)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether it may be given other findings, after a round that went well."""
+        return self.automatic and not self.undoes and self.goes_on and not self.waiting
 
     @property
     def automatic(self) -> bool:

@@ -34,6 +34,11 @@ class Answer:
     causes: Mapping[str, Cause]
     works: tuple[Work, ...]
 
+    @property
+    def asked_by(self) -> str:
+        """Who or what asks for the run, in words: the change that it answers."""
+        return requested_by(self.group, self.causes)
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:

@@ -12,9 +12,9 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -37,6 +37,7 @@ from tasks.reacting.answering import Answer, Answers
 from tasks.reacting.desk import Desk
 from tasks.reacting.metrics import Metrics
 from tasks.reacting.rereading import ReadAgain
+from tasks.remediation_run import More
 from tasks.rules import rules_of
 from tasks.triage import why_held_back
 from tasks.warehouse import events
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 MOST_READING = 64  # resources read at once
 MOST_HELD = 1_000  # resources in hand, those that wait for their fix as well
 MOST_FIXING = 4  # runs at once in one process
+LONGEST_RUN = 60.0  # seconds for which a run takes on what comes
 LOOK_SECONDS = 1.0  # until what other listeners have left is looked for
 QUIET_QUEUE_SECONDS = 1.0  # until an empty queue that does not wait by itself is asked again
 BEAT_SECONDS = 5.0
@@ -60,16 +62,32 @@ AWAY = (psycopg.Error, SutureError, OSError)
 _Key = tuple[str, str, str, Mode]  # cloud, account, policy and its mode
 
 
+@dataclass(slots=True)
+class _Run:
+    """A run for what waits under ``key``. What comes meanwhile is given to it, until it is full.
+
+    ``given`` is what it has and has not brought to its end, ``had`` the ids of all its findings.
+    """
+
+    key: _Key
+    loop: asyncio.AbstractEventLoop
+    ends: float = field(default_factory=lambda: time.monotonic() + LONGEST_RUN)
+    given: Answer | None = None
+    had: set[str] = field(default_factory=set)
+    full: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Remediator(Protocol):
     """What the listener has done through Prefect, in threads of this process.
 
     Each raises SutureError or OSError for what it cannot do for now: it is tried again.
     """
 
-    def close(self, group: Group, requested_by: str, changed: Callable[[], object]) -> None:
+    def close(self, group: Group, requested_by: str, more: Callable[[], More | None]) -> None:
         """Run the remediation of a group to its end; the warehouse says how that was.
 
-        Calls ``changed`` when it changes nothing more.
+        When all that it has is at its end it asks for ``more``, and takes that on too, until there
+        is none.
         """
         ...
 
@@ -128,6 +146,7 @@ class Listener:
         self._fixing: set[_Key] = set()
         self._open_ends: dict[Target, _Ends] = defaultdict(_Ends)
         self._fixers = asyncio.Semaphore(MOST_FIXING)
+        self._queued = 0  # accounts whose run waits for a fixer
         self._tasks: set[asyncio.Task[None]] = set()
         self._counts: dict[str, int] = defaultdict(int)
         self._depths: dict[str, dict[str, int | None]] = {}
@@ -352,49 +371,92 @@ class Listener:
             self._in_trouble(f"warehouse: {words_of(error)}")
 
     async def _fix(self, key: _Key) -> None:
-        """Close, or ask about, what waits under one policy in one account: as much as it lets one
-        run change.
+        """Close, or ask about, what waits under one policy in one account.
 
-        What comes meanwhile is the next run's, so that a burst costs few runs. That begins when the
-        one before changes nothing more, and is about to end.
+        What comes meanwhile is taken on by the same run, as much as its policy lets it change, so
+        that a burst costs few runs. The next begins when the one before is given no more.
         """
         try:
             while self._waiting[key] and not self._stopping.is_set():
-                await self._fixers.acquire()
+                self._queued += 1
+                try:
+                    await self._fixers.acquire()
+                finally:
+                    self._queued -= 1
                 if self._stopping.is_set():
                     self._fixers.release()
                     return
-                answers, self._waiting[key] = _one_run(self._waiting[key])
-                changed = asyncio.Event()
-                self._start(self._see_through(answers, changed))
-                await changed.wait()
+                run = _Run(key, asyncio.get_running_loop())
+                await self._give(run)
+                self._start(self._see_through(run))
+                await run.full.wait()
         finally:
             self._fixing.discard(key)
 
-    async def _see_through(self, answers: Sequence[Answer], changed: asyncio.Event) -> None:
-        """Have a run made of some answers; ``changed`` is set when it changes nothing more."""
-        tell = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
-        try:
-            again = await asyncio.to_thread(self._closed, _together(answers), tell)
-        finally:
-            changed.set()
-            self._fixers.release()
-        await self._ended([work for answer in answers for work in answer.works], again)
+    async def _give(self, run: _Run) -> Answer | None:
+        """Give a run what waits for it; None, and no more from then on, where it is to end.
 
-    def _closed(self, answer: Answer, changed: Callable[[], object]) -> str:
-        """Have a group closed or asked about; why it is to be tried again, empty where not."""
-        group, asked_by = answer.group, answering.requested_by(answer.group, answer.causes)
+        It ends for others that wait to begin, and where something comes back that it had: a run
+        has each finding once.
+        """
+        waiting = self._waiting[run.key]
+        ends = self._queued or self._stopping.is_set() or time.monotonic() > run.ends
+        if waiting and not (run.had and ends):
+            answers, self._waiting[run.key] = _one_run(waiting, run.had)
+            if answers:
+                run.given = _together(answers)
+                run.had |= {one.id for one in run.given.group.findings}
+                return run.given
+        run.full.set()
+        return None
+
+    async def _see_through(self, run: _Run) -> None:
+        """Have a run made of what it is given."""
         try:
+            await asyncio.to_thread(self._carry, run)
+        finally:
+            run.full.set()
+            self._fixers.release()
+
+    def _carry(self, run: _Run) -> None:
+        """Have findings closed or asked about, in a thread; with those that come meanwhile."""
+
+        def more() -> More | None:
+            if run.given is not None:
+                self._let_end(run, self._how_it_went(run.given.group))
+            given = asyncio.run_coroutine_threadsafe(self._give(run), run.loop).result()
+            if given is None:
+                return None
             with connect() as warehouse:
-                if why := why_held_back(warehouse, group.policy):
-                    log.warning("Findings of %s wait for triage. %s", group.policy.name, why)
-                    return ""
-                answering.note_causes(warehouse, group, answer.causes)
-            if group.policy.mode is not Mode.AUTOMATIC:
-                self._remediator.ask(group, asked_by)
-                self._counts["asked"] += 1
-                return ""
-            self._remediator.close(group, asked_by, changed)
+                answering.note_causes(warehouse, given.group, given.causes)
+            return More(tuple(one.id for one in given.group.findings), given.asked_by)
+
+        again = ""
+        try:
+            if run.given is not None and self._begin(run.given, more):
+                again = self._how_it_went(run.given.group) if run.given is not None else ""
+        except AWAY as error:
+            again = words_of(error)
+        self._let_end(run, again)
+
+    def _begin(self, answer: Answer, more: Callable[[], More | None]) -> bool:
+        """Start the run of a group; whether it has closed anything, so that it is told how."""
+        group = answer.group
+        with connect() as warehouse:
+            if why := why_held_back(warehouse, group.policy):
+                log.warning("Findings of %s wait for triage. %s", group.policy.name, why)
+                return False
+            answering.note_causes(warehouse, group, answer.causes)
+        if group.policy.mode is not Mode.AUTOMATIC:
+            self._remediator.ask(group, answer.asked_by)
+            self._counts["asked"] += 1
+            return False
+        self._remediator.close(group, answer.asked_by, more)
+        return True
+
+    def _how_it_went(self, group: Group) -> str:
+        """Count how findings of a group ended; why they are to be tried again, empty where not."""
+        try:
             with connect() as warehouse:
                 states = answering.how_it_ended(warehouse, group)
         except AWAY as error:
@@ -403,7 +465,13 @@ class Listener:
             state = states.get(finding.id, "not begun")
             self.metrics.remediation_ended(finding.cloud, state)
             self._counts[state] += 1
-        return "" if all(one in states for one in (f.id for f in group.findings)) else NOT_BEGUN
+        return "" if all(finding.id in states for finding in group.findings) else NOT_BEGUN
+
+    def _let_end(self, run: _Run, again: str) -> None:
+        """What a run has is at its end, or is to be tried ``again`` for a reason."""
+        if run.given is not None:
+            run.loop.call_soon_threadsafe(self._start, self._ended(run.given.works, again))
+            run.given = None
 
     async def _ended(self, works: Iterable[Work], again: str) -> None:
         """One of the groups that pieces of work are for has ended; a piece has with its last."""
@@ -521,13 +589,19 @@ class Listener:
             self.stop()
 
 
-def _one_run(answers: Sequence[Answer]) -> tuple[list[Answer], list[Answer]]:
-    """The answers that one run may carry, at least one of them, and those that are left."""
+def _one_run(
+    answers: Sequence[Answer], had: Set[str] = frozenset()
+) -> tuple[list[Answer], list[Answer]]:
+    """The answers that one run may carry that ``had`` some findings, and those that are left.
+
+    One that has had none carries at least one answer; each finding once.
+    """
     most = answers[0].group.policy.most_changes
-    taken: set[str] = set()
+    taken = set(had)
     for number, answer in enumerate(answers):
-        taken |= {one.id for one in answer.group.findings}
-        if len(taken) > most and number:
+        own = {one.id for one in answer.group.findings}
+        taken |= own
+        if own & had or (len(taken) > most and (number or had)):
             return list(answers[:number]), list(answers[number:])
     return list(answers), []
 

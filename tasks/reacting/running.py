@@ -28,7 +28,7 @@ from tasks.policy import Group
 from tasks.reacting.listener import Listener
 from tasks.reacting.metrics import Metrics
 from tasks.reconciling import settle_run
-from tasks.remediation_run import ALL_CHANGED
+from tasks.remediation_run import MORE, More
 from tasks.triage import reconcile_approvals, start_approval
 from tasks.warehouse.kept import keeping
 
@@ -115,15 +115,15 @@ class InThreads:
         self._context = {**serialize_context(), "settings_context": {}}
         self._answered_at = -SURE_SECONDS  # when Prefect's server last did, by the monotonic clock
 
-    def close(self, group: Group, requested_by: str, changed: Callable[[], object]) -> None:
-        told = ALL_CHANGED.set(changed)
+    def close(self, group: Group, requested_by: str, more: Callable[[], More | None]) -> None:
+        told = MORE.set(more)
         try:
             with self._prefect():
                 if time.monotonic() - self._answered_at > SURE_SECONDS:
                     self._check_prefect()
                 state = self._close(group, requested_by)
         finally:
-            ALL_CHANGED.reset(told)
+            MORE.reset(told)
         if state.is_crashed() or state.name == "Cannot start":
             self._answered_at = -SURE_SECONDS
             raise SutureError(f"The run of {group.account} ended as {state.name}: {state.message}")

@@ -508,6 +508,31 @@ def test_a_burst_of_changes_is_few_scans_and_one_fix(site: Site, listener: Child
     assert site.finding(resource) is None
 
 
+def test_what_comes_while_a_run_changes_others_is_taken_on_by_it(
+    site: Site, listener: Child
+) -> None:
+    made = [site.customer.make("close", harmless=HARMLESS) for _ in range(8)]
+    for resource in made:
+        site.settled(resource)
+    for resource in made:
+        site.customer.open_ssh(resource)
+        time.sleep(0.2)
+    found = [site.remediations(site.fixed(resource)) for resource in made]
+    rows = [one for records in found for one in records if one.state == "remediated"]
+    assert len(rows) == len(made), "each is closed once"
+    assert all(site.finding(resource) is None for resource in made)
+    asked_by: dict[str, set[str]] = {}
+    for row in rows:
+        asked_by.setdefault(row.run_id, set()).add(row.requested_by)
+    assert max(map(len, asked_by.values())) > 1, "a run took on what another change asked for"
+    for run_id in asked_by:
+        numbers = sorted(row.number for row in rows if row.run_id == run_id)
+        run = site.prefect(f"flow_runs/{run_id}")
+        assert numbers[-1] == len(set(numbers))
+        if len(numbers) > 1:
+            assert run["name"].startswith(f"Fix {len(numbers)} findings")
+
+
 def test_events_that_come_twice_late_or_out_of_order_change_nothing(
     site: Site, listener: Child
 ) -> None:
