@@ -160,25 +160,35 @@ def take_on(run: Run, more: More) -> None:
     Leaves the run as it is, and says why, where its policy does not close that by itself (any
     more), or not in one run.
     """
+    try:
+        found, policy = _further(run, more)
+    except BadInput as problem:
+        get_run_logger().warning("What came meanwhile is left to another run: %s", problem)
+        return
+    run.changed.clear()  # their plans are made after that
+    run.expires_at = datetime.now(UTC) + policy.expires
+    planned = plan_findings(run.inventory, run.account, found, policy, first=run.next_number)
+    records.save(run, planned, more.requested_by)
+    get_run_logger().info("Planned %d more fixes in %s", len(run.waiting), run.account.id)
+
+
+def _further(run: Run, more: More) -> tuple[list[Finding], Policy]:
+    """The findings that an automatic run takes on, and its policy as it is now.
+
+    Raises BadInput where that does not close them by itself, or not in one run.
+    """
     with connect() as warehouse:
         found = find_findings(warehouse, more.finding_ids)
         ids = [finding.id for finding in found]
         closings = remediations.automatic_closings(warehouse, ids, datetime.now(UTC) - LONGEST)
     policies = load_policies(settings.policies_path())
-    try:
-        policy = escalated(named(policies, run.policy.name), closings)
-        if policy.mode is not Mode.AUTOMATIC:
-            raise BadInput("policy", f"{policy.name} asks about these.")
-        check_automatic(policy, policies, found, already=len(run.items))
-        if any((one.cloud, one.account) != (run.account.cloud, run.account.id) for one in found):
-            raise BadInput("finding_ids", f"are not all of {run.account.id}.")
-    except BadInput as problem:
-        get_run_logger().warning("What came meanwhile is left to another run: %s", problem)
-        return
-    run.changed.clear()  # their plans are made after that
-    planned = plan_findings(run.inventory, run.account, found, policy, first=run.next_number)
-    records.save(run, planned, more.requested_by)
-    get_run_logger().info("Planned %d more fixes in %s", len(run.waiting), run.account.id)
+    policy = escalated(named(policies, run.policy.name), closings)
+    if policy.mode is not Mode.AUTOMATIC:
+        raise BadInput("policy", f"{policy.name} asks somebody about these.")
+    check_automatic(policy, policies, found, already=len(run.items))
+    if any((one.cloud, one.account) != (run.account.cloud, run.account.id) for one in found):
+        raise BadInput("finding_ids", f"are not all of {run.account.id}.")
+    return found, policy
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

@@ -60,7 +60,7 @@ from tasks.inventory import load_inventory
 from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict, canonical_json
 from tasks.plan import Plan
 from tasks.planning import by_account, find_findings, plan_finding, plan_restore, read_resources
-from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Run, paragraph
+from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Answered, More, Run, paragraph
 from tasks.rules import rule
 from tasks.snapshot import ABSENT, content_diff
 from tasks.story import tell
@@ -1872,3 +1872,75 @@ def patched_open(bench: Bench, wrap: Callable[[Session, Resource], Any]) -> None
             yield wrap(session, now)
 
     bench.patch.setattr(remediation, "open_session", opening)
+
+
+# --- What an automatic run takes on --------------------------------------------------------------
+
+
+@pytest.fixture
+def few_in_a_run(bench: Bench) -> Iterator[Callable[[str], None]]:
+    """An automatic policy of two changes a run; writes another policy file in its place."""
+    text = bench.policies.read_text()
+
+    def policy(how: str) -> None:
+        bench.policies.write_text(
+            f'suture: 1\npolicies: [{{name: few, match: {{rule: "*"}}, {how}}}]'
+        )
+
+    policy("mode: automatic, most_changes: 2")
+    yield policy
+    bench.policies.write_text(text)
+
+
+def closed(bench: Bench, run: Run) -> None:
+    bench.go_on(run, remediation.ask_customer.fn(run))
+
+
+def test_a_run_takes_on_what_another_change_asks_for(
+    bench: Bench, few_in_a_run: Callable[[str], None]
+) -> None:
+    first, second = bench.take(BUCKET, 2)
+    run = bench.begin([first], "few")
+    closed(bench, run)
+    assert run.takes_more
+    remediation.take_on.fn(run, More((second.id,), "react: another change"))
+    assert [item.number for item in run.items] == [1, 2]
+    assert bench.states(run) == ["remediated", "waiting"]
+    closed(bench, run)
+    assert bench.states(run) == ["remediated", "remediated"]
+    assert [row.requested_by for row in bench.rows(run)] == ["a test", "react: another change"]
+    assert [bench.status(one) for one in (first, second)] == ["resolved", "resolved"]
+    assert bench.end(run) == ("Remediated", "2 remediated")
+    assert run.title.startswith("Fix 2 findings")
+
+
+@pytest.mark.parametrize(
+    "how", ["mode: assisted", "mode: automatic, most_changes: 1", "mode: guided"]
+)
+def test_what_a_policy_does_not_close_in_that_run_is_left_to_another(
+    bench: Bench,
+    few_in_a_run: Callable[[str], None],
+    how: str,
+) -> None:
+    first, second = bench.take(VERSIONS, 2)
+    run = bench.begin([first], "few")
+    closed(bench, run)
+    few_in_a_run(how)
+    remediation.take_on.fn(run, More((second.id,), "react"))
+    remediation.take_on.fn(run, More(("f" * 64,), "react"))  # nobody knows this one
+    assert bench.states(run) == ["remediated"]
+    assert run.takes_more
+    assert bench.status(second) == "open"
+    with connect() as warehouse:
+        assert remediations.remediations_of(warehouse, second.id) == []
+
+
+def test_a_run_that_the_gate_refuses_takes_on_nothing(
+    bench: Bench, few_in_a_run: Callable[[str], None]
+) -> None:
+    (finding,) = bench.take(AWS_RDP)
+    run = bench.begin([finding], "few")
+    wrong = Answered(SecretStr("000000"), (1,), "nobody", True)
+    bench.go_on(run, wrong)
+    assert not run.takes_more
+    assert bench.status(finding) == "open"
