@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from deployments.local.stack import Stack
 from flows.housekeeping import housekeeping
 from tasks.warehouse.database import connect
 
@@ -12,10 +13,10 @@ pytestmark = pytest.mark.slow
 
 
 def test_it_makes_the_next_months_and_says_so(
-    warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+    warehouse_url: str, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SUTURE_WAREHOUSE_URL", warehouse_url)
-    with prefect_test_harness(server_startup_timeout=120):
+    with temporary_settings({PREFECT_API_URL: stack.api_url}):
         state = housekeeping(return_state=True)
         assert (state.name, state.message) == (
             "Completed",

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import BadAnswer
@@ -293,7 +293,7 @@ def test_fix_closes_keeps_and_can_be_undone(
     assert snapshot(undo(after, steps)) == snapshot(before)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(before=groups(), allowed=ALLOWED)
 def test_ssh_fix_changes_nothing_else(before: Resource, allowed: list[str], apply: Any) -> None:
     assume(SSH.judge(before)[0] is Verdict.FAIL)
