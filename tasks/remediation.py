@@ -131,10 +131,8 @@ def begin_remediation(
     with connect() as warehouse:
         if run := _began_before(warehouse, run_id):
             return run
-        found = find_findings(warehouse, finding_ids)
+        found, closings = _found(warehouse, finding_ids)
         account = account_of(warehouse, found[0].cloud, found[0].account)
-        ids = [finding.id for finding in found]
-        closings = remediations.automatic_closings(warehouse, ids, datetime.now(UTC) - LONGEST)
     policies = load_policies(settings.policies_path())
     policy = escalated(named(policies, policy_name), closings)
     check_automatic(policy, policies, found)
@@ -151,6 +149,15 @@ def begin_remediation(
         "Planned %d fixes in %s under %s", len(run.waiting), account.id, policy.name
     )
     return run
+
+
+def _found(
+    warehouse: psycopg.Connection, finding_ids: Sequence[str]
+) -> tuple[list[Finding], dict[str, list[datetime]]]:
+    """The findings, and when policies closed them by themselves. Raises BadInput."""
+    found = find_findings(warehouse, finding_ids)
+    ids = [finding.id for finding in found]
+    return found, remediations.automatic_closings(warehouse, ids, datetime.now(UTC) - LONGEST)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -178,9 +185,7 @@ def _further(run: Run, more: More) -> tuple[list[Finding], Policy]:
     Raises BadInput where that does not close them by itself, or not in one run.
     """
     with connect() as warehouse:
-        found = find_findings(warehouse, more.finding_ids)
-        ids = [finding.id for finding in found]
-        closings = remediations.automatic_closings(warehouse, ids, datetime.now(UTC) - LONGEST)
+        found, closings = _found(warehouse, more.finding_ids)
     policies = load_policies(settings.policies_path())
     policy = escalated(named(policies, run.policy.name), closings)
     if policy.mode is not Mode.AUTOMATIC:
