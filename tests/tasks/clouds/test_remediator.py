@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -520,18 +520,20 @@ def test_sessions_of_one_code_work_side_by_side(gated: Gated) -> None:
     ]
     code = gated.open(findings[0]).code
     errors: list[Exception] = []
+    # Planned before any is applied: what another has fixed already would need no step.
+    resources = [gated.read(one) for one in findings]
+    steps_of_each = map(gated.fix, findings, resources)
+    planned = list(zip(findings, resources, steps_of_each, strict=True))
 
-    def fix(finding: Mapping[str, str]) -> None:
+    def fix(finding: Mapping[str, str], resource: Resource, steps: Sequence[Step]) -> None:
         try:
-            resource = gated.read(finding)
-            steps = gated.fix(finding, resource)
             with gated.session(finding, resource, steps, code) as session:
                 apply_all(session, steps)
                 session.undo(steps[0])
         except Exception as error:  # noqa: BLE001 - told by the assertion below
             errors.append(error)
 
-    threads = [threading.Thread(target=fix, args=(one,)) for one in findings * 3][:4]
+    threads = [threading.Thread(target=fix, args=one) for one in planned * 3][:4]
     for thread in threads:
         thread.start()
     for thread in threads:
