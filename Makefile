@@ -13,7 +13,7 @@ demo: $(READY)
 	@$(BIN)/suture demo $(ARGS)
 
 test: $(READY)
-	@$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Suture against the floors, boto3, Prowler and c7n-org; ARGS="--quick --json" takes under a minute.
 benchmark: $(READY)

@@ -88,5 +88,11 @@ def stack() -> Iterator[Stack]:
         del os.environ["SUTURE_LOCAL_ISSUED"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that need the embedded stack first: they take longest, and none may end alone."""
+    long = {item.path for item in items if "stack" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in long)
+
+
 def pytest_sessionfinish() -> None:
     shutil.rmtree(os.environ["PREFECT_HOME"], ignore_errors=True)

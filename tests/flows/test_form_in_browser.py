@@ -17,6 +17,7 @@ from playwright.sync_api import (
     Locator,
     Page,
     Request,
+    TimeoutError,
     expect,
     sync_playwright,
 )
@@ -74,8 +75,15 @@ class Ui:
         self.page.goto(self.url + path)
 
     def follow(self, address: str, text: str | re.Pattern[str] = "") -> None:
-        """Click the first link whose address contains ``address`` and whose words are ``text``."""
-        self.page.locator(f"a[href*='{address}']").filter(has_text=text).first.click()
+        """Go by the first link whose address contains ``address`` and whose words are ``text``."""
+        link = self.page.locator(f"a[href*='{address}']").filter(has_text=text).first
+        arrived = re.compile(re.escape(address))
+        link.click()
+        try:
+            self.page.wait_for_url(arrived, timeout=PATIENCE / 3)
+        except TimeoutError:  # a page still settling may set its own address over the click's
+            link.click()
+            self.page.wait_for_url(arrived)
 
     def resume_form(self, run_id: str) -> Form:
         """Open a suspended run's page and, in its menu, the form to resume it."""
