@@ -219,6 +219,10 @@ def local(
     warm_gates: Annotated[
         bool, typer.Option(help="The customer keeps all gates open ahead, for automatic fixes.")
     ] = False,
+    plain_http: Annotated[
+        int,
+        typer.Option(min=0, max=200, help="Storage accounts with plain HTTP to add to each."),
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
 ) -> None:
     """Run just the emulated clouds until interrupted, and say how to reach them."""
@@ -236,6 +240,7 @@ def local(
         event_duplicates=event_duplicates,
         event_reordering=event_reordering,
         warm_gates=warm_gates,
+        plain_http=plain_http,
     )
 
 

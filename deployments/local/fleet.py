@@ -49,9 +49,10 @@ class Fleet:
     ``propagation_seconds`` is how long trust policies, federated credentials and role assignments
     take to be known, and to be forgotten. Events come ``event_delay`` seconds after what they tell
     of, the share ``event_duplicates`` twice, and the share ``event_reordering`` up to a second
-    later still. ``warm_gates``: the customer keeps all gates open ahead. Use it as a context
-    manager. ``description`` is what `suture local --json` prints; the file it names under "truth"
-    lists what a scan must find.
+    later still. ``warm_gates``: the customer keeps all gates open ahead. ``plain_http`` storage
+    accounts more in each subscription take plain HTTP. Use it as a context manager.
+    ``description`` is what `suture local --json` prints; the file it names under "truth" lists what
+    a scan must find.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Fleet:
         event_duplicates: float = 0.0,
         event_reordering: float = 0.0,
         warm_gates: bool = False,
+        plain_http: int = 0,
     ) -> None:
         self.data_dir = data_dir
         self.seed = seed
@@ -98,6 +100,7 @@ class Fleet:
             rbac_delay=propagation_seconds,
             federation_delay=propagation_seconds,
             latency=latency,
+            plain_http=plain_http,
             **events,
         )
         self._warm_gates = warm_gates

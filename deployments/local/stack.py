@@ -55,7 +55,8 @@ class Stack:
     ``env`` is what Suture's own processes run with; ``customer_env`` is the emulated customer's,
     with the credentials that open gates. ``propagation_seconds`` is how long the clouds take to
     know of an opening, ``latency`` the seconds added to every call of theirs; ``warm_gates``: the
-    customer keeps all gates open ahead. Start it on the main thread (see ``Child``).
+    customer keeps all gates open ahead; ``plain_http`` storage accounts more in each subscription
+    take plain HTTP. Start it on the main thread (see ``Child``).
     """
 
     def __init__(
@@ -67,11 +68,12 @@ class Stack:
         propagation_seconds: float = 0.0,
         latency: float = 0.0,
         warm_gates: bool = False,
+        plain_http: int = 0,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.aws, self.azure, self.seed, self.say = aws, azure, seed, say
         self.propagation_seconds = propagation_seconds
-        self.latency, self.warm_gates = latency, warm_gates
+        self.latency, self.warm_gates, self.plain_http = latency, warm_gates, plain_http
         self.env: dict[str, str] = dict(os.environ)
         self.customer_env: dict[str, str] = {}
         self.fleet: dict[str, Any] = {}
@@ -160,7 +162,7 @@ class Stack:
             *("local", "--json", "--aws", str(self.aws), "--azure", str(self.azure)),
             *("--seed", str(self.seed), "--data", str(self.dir / "clouds")),
             *("--propagation-seconds", str(self.propagation_seconds)),
-            *("--latency", str(self.latency)),
+            *("--latency", str(self.latency), "--plain-http", str(self.plain_http)),
             *(["--warm-gates"] if self.warm_gates else []),
             pipe=True,
         )

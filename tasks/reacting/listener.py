@@ -427,8 +427,12 @@ class Listener:
             given = asyncio.run_coroutine_threadsafe(self._give(run), run.loop).result()
             if given is None:
                 return None
-            with connect() as warehouse:
-                answering.note_causes(warehouse, given.group, given.causes)
+            try:
+                with connect() as warehouse:
+                    answering.note_causes(warehouse, given.group, given.causes)
+            except AWAY as error:  # what the run has fixed stands; the rest is tried again
+                self._let_end(run, words_of(error))
+                return None
             return More(tuple(one.id for one in given.group.findings), given.asked_by)
 
         again = ""

@@ -247,9 +247,10 @@ def _account(breaks: tuple[str, ...] = (), **differs: Any) -> _Account:
     return _Account(differs, frozenset(breaks))
 
 
+PLAIN_HTTP = _account((HTTPS_ONLY,), supportsHttpsTrafficOnly=False)
 ACCOUNTS = (
     _account(),
-    _account((HTTPS_ONLY,), supportsHttpsTrafficOnly=False),
+    PLAIN_HTTP,
     _account((PUBLIC_BLOBS,), allowBlobPublicAccess=True),
     _account((MINIMUM_TLS,), minimumTlsVersion="TLS1_0"),
     _account((MINIMUM_TLS,), minimumTlsVersion="TLS1_1"),
@@ -275,14 +276,15 @@ class Seeded:
     failing: dict[str, str]
 
 
-def seed_tenant(subscriptions: int, seed: int, failing: bool = True) -> Seeded:
+def seed_tenant(subscriptions: int, seed: int, failing: bool = True, plain_http: int = 0) -> Seeded:
     """Plant ``subscriptions`` live subscriptions and a disabled one, the same for the same seed.
 
-    Only the two client secrets differ from run to run.
+    Only the two client secrets differ from run to run. ``plain_http`` storage accounts more in each
+    live subscription take plain HTTP, and are good otherwise; what else is planted stays the same.
     """
     if subscriptions < 1:
         raise ValueError("a tenant needs at least one subscription")
-    return _Seeder(subscriptions, seed, failing).plant()
+    return _Seeder(subscriptions, seed, failing).plant(plain_http)
 
 
 class _Seeder:
@@ -297,7 +299,7 @@ class _Seeder:
         self._accounts = self._shuffled(ACCOUNTS)
         self._planted_groups = self._planted_accounts = 0
 
-    def plant(self) -> Seeded:
+    def plant(self, plain_http: int) -> Seeded:
         for role in BUILT_IN:
             self._tenant.add_role(role)
         live = [self._subscription(f"sub-{n:03}") for n in range(1, self._count + 1)]
@@ -306,6 +308,10 @@ class _Seeder:
             self._fill(subscription)
         failing = self._fail_two(live) if self._failing else {}
         description = self._people(live, disabled, failing)
+        for subscription in live:
+            group = next(iter(subscription.groups.values()))
+            for _ in range(plain_http):
+                self._storage_account(subscription, group, PLAIN_HTTP)
         skipped = {*failing, disabled.id}
         return Seeded(
             self._tenant,
@@ -327,7 +333,8 @@ class _Seeder:
         for _ in range(self._random.randint(3, 5)):
             self._security_group(subscription, self._random.choice(groups))
         for _ in range(self._random.randint(1, 3)):
-            self._storage_account(subscription, self._random.choice(groups))
+            variant = self._accounts[self._planted_accounts % len(self._accounts)]
+            self._storage_account(subscription, self._random.choice(groups), variant)
 
     def _resource_group(self, subscription: Subscription, name: str) -> ResourceGroup:
         group = ResourceGroup(
@@ -356,8 +363,9 @@ class _Seeder:
         self._tenant.add_resource(planted)
         self._note(subscription, planted.location, planted.id, variant.breaks)
 
-    def _storage_account(self, subscription: Subscription, group: ResourceGroup) -> None:
-        variant = self._accounts[self._planted_accounts % len(self._accounts)]
+    def _storage_account(
+        self, subscription: Subscription, group: ResourceGroup, variant: _Account
+    ) -> None:
         self._planted_accounts += 1
         name = f"st{self._planted_accounts:04}{self._random.randrange(16**8):08x}"
         good = default_properties() | {"minimumTlsVersion": "TLS1_2"}

@@ -40,6 +40,7 @@ class EmulatedAzure:
     lag, size of answers. Delays are in seconds. Writes are told of by events, in the storage queue
     at ``event_queue``: ``event_delay`` later, the share ``event_duplicates`` twice, and the share
     ``event_reordering`` up to a second later still; these three may be changed while it runs.
+    ``plain_http`` is how many storage accounts more in each subscription take plain HTTP.
 
     Start and stop once each, or use it as a context manager; make a new one to start again.
     """
@@ -65,6 +66,7 @@ class EmulatedAzure:
         event_delay: float = 0.0,
         event_duplicates: float = 0.0,
         event_reordering: float = 0.0,
+        plain_http: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ca = ca or trustme.CA(organization_name="Emulated Azure")
@@ -79,7 +81,7 @@ class EmulatedAzure:
         # By its address, for the SDK then looks for the account in the path.
         self.queue_endpoint = f"https://127.0.0.1:{ports[2]}"
         self.issuer_url = f"{self.resource_manager}{ISSUER_PATH}"
-        self._seeded: Seeded = seed_tenant(subscriptions, seed, failing)
+        self._seeded: Seeded = seed_tenant(subscriptions, seed, failing, plain_http)
         self.tenant: Tenant = self._seeded.tenant
         self.tenant.clock = clock
         self.tenant.page_size = page_size

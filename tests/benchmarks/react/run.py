@@ -41,7 +41,7 @@ PROPAGATION = 3.0  # seconds until the emulated clouds know of an opening
 COLD, CUSTODIAN = 10.0, 11  # seconds without warm gates; changes that Custodian is given
 RATES = {1: 20.0, 10: 20.0, 100: 3.0}  # events a second: for so many seconds
 QUICK = {1: 3.0, 10: 2.0, 100: 0.4}
-SUBSCRIPTIONS = 11  # two that fail; nine whose gates are warm: an identity takes 20 credentials
+SUBSCRIPTIONS = 4  # as many as there are accounts on AWS, and none that fails
 SECONDS_APART = 3.0  # between two changes of a resource: none is made bad while it is fixed
 PATIENCE, QUICK_PATIENCE = 300.0, 20.0  # seconds after the last change, until what is left is lost
 AWS_RULE, AZURE_RULE = "aws_ec2_security_group_ssh_not_open", "azure_storage_account_https_only"
@@ -99,8 +99,8 @@ def main() -> int:
     say: Callable[[str], None] = (lambda _: None) if given.json else _say
     whole = given.record or not (given.quick or given.rates)
     told: dict[str, dict[str, Any]] = {}
-    with _scanned(say) as stack:
-        most = int(max(rate * seconds for rate, seconds in rates.items()))
+    most = int(max(rate * seconds for rate, seconds in rates.items()))
+    with _scanned(say, most) as stack:
         groups, storage = _groups(stack, most), _storage(stack)
         of_one = [one for one in groups if one.account == groups[0].account][:CUSTODIAN]
         beside = custodian.measure(stack.fleet, of_one) if whole else None
@@ -128,7 +128,7 @@ def main() -> int:
 
 
 @contextmanager
-def _scanned(say: Callable[[str], None]) -> Iterator[Stack]:
+def _scanned(say: Callable[[str], None], storage_accounts: int) -> Iterator[Stack]:
     """The embedded default with two rules in force, scanned once."""
     os.environ["SUTURE_RULES"] = f"{AWS_RULE},{AZURE_RULE}"
     with Stack(
@@ -138,6 +138,7 @@ def _scanned(say: Callable[[str], None]) -> Iterator[Stack]:
         latency=LATENCY,
         propagation_seconds=PROPAGATION,
         warm_gates=True,
+        plain_http=-(-storage_accounts // SUBSCRIPTIONS),
         say=say,
     ) as stack:
         policies = stack.dir / "react.yaml"

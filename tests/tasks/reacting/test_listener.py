@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -166,6 +167,20 @@ async def test_what_was_not_begun_is_tried_again_and_the_rest_is_not(
     del without_warehouse["2"]
     _, ends = await carried({1}, {1: [{2}], 2: [{3}]})
     assert ends == ["", NOT_BEGUN, ""]
+
+
+@pytest.mark.usefixtures("without_warehouse")
+async def test_a_run_ends_well_where_the_warehouse_is_away_for_what_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def note_causes(_warehouse: object, group: Group, _causes: object) -> None:
+        if any(one.id == "2" for one in group.findings):
+            raise psycopg.OperationalError("away")
+
+    monkeypatch.setattr(module.answering, "note_causes", note_causes)
+    remediator, ends = await carried({1}, {1: [{2}], 2: [{3}]})
+    assert [[set(one) for one in run] for run in remediator.runs] == [[{"1"}]]
+    assert [bool(one) for one in ends] == [False, True]
 
 
 @pytest.mark.usefixtures("without_warehouse")

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from deployments.local.azure.network import SecurityGroup, check_conflicts, checked_rule
-from deployments.local.azure.seed import ACCOUNTS, GROUPS, Seeded, seed_tenant
+from deployments.local.azure.seed import ACCOUNTS, GROUPS, HTTPS_ONLY, Seeded, seed_tenant
 from deployments.local.azure.storage import StorageAccount
 
 
@@ -71,6 +71,20 @@ def test_every_variant_is_planted_and_the_truth_names_what_it_breaks() -> None:
         if isinstance(resource, SecurityGroup):
             variant = resource.name.removeprefix("NSG-")[:-5]
             assert said.get(resource.id.lower(), set()) == breaks[variant]
+
+
+def test_more_storage_accounts_take_plain_http_and_nothing_else_changes() -> None:
+    few, more = seed_tenant(4, 7), seed_tenant(4, 7, plain_http=3)
+    known = {resource.id for resource in few.tenant.every_resource()}
+    added = [one for one in more.tenant.every_resource() if one.id not in known]
+    assert all(isinstance(one, StorageAccount) for one in added)
+    assert Counter(one.id.split("/")[2] for one in added) == {
+        one["id"]: 3 for one in more.description["subscriptions"] if one["state"] == "Enabled"
+    }
+    found = [finding for finding in more.truth if finding not in few.truth]
+    assert {(one["resource"], one["rule"]) for one in found} == {
+        (one.id.lower(), HTTPS_ONLY) for one in added
+    }
 
 
 def test_the_truth_uses_lower_case_ids_of_resources_that_exist() -> None:
