@@ -73,15 +73,17 @@ def carry_through(run: Run) -> State:
     """From a planned run to its end: ask until it is answered, and close what was chosen."""
     with none_left_waiting(run):
         name_run(run)
+        answered: Answered | None = None  # already, with the planning
         while run.waiting:
-            answer = ask_customer(run) if run.automatic else ask_approver(run)
+            answer = answered or (ask_customer(run) if run.automatic else ask_approver(run))
+            answered = None
             for numbers in run.apart(answer.chosen):
                 _close(run, numbers, answer)
             if answer.chosen:
                 if not run.concluded:
                     conclude_round(run)
                 if run.takes_more and (more := MORE.get()()):
-                    take_on(run, more)
+                    answered = take_on(run, more)
         name_run(run)
     return finish_remediation(run)
 

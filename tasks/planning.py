@@ -14,7 +14,7 @@ from tasks import approval, settings
 from tasks.calls import CallMade, about, recording
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.session_policy import permission_of
-from tasks.clouds.shared_scanner import read_with
+from tasks.clouds.shared_scanner import Reading, just_read, read_with
 from tasks.drift import ChangedSince, drift
 from tasks.errors import BadInput, ResourceGone, SutureError
 from tasks.inventory import Inventory, load_inventory
@@ -94,19 +94,32 @@ def plan_findings(
     """Plan each finding from its resource as it is now; one that fails does not stop the others.
     Their plans are numbered from ``first``.
 
-    Raises BadInput when the policy's presets are no values that the fixes take.
+    A listener has read it a moment ago, to judge it: that will do, since it is read again before
+    it is changed. Raises BadInput when the policy's presets are no values that the fixes take.
     """
+    known = _just_read(inventory, found)
     read_at = datetime.now(UTC)
     with recording() as calls:
-        read = read_resources(inventory, account, found)
-    return [
-        replace(
-            _plan(finding, resource, policy, number),
-            read_at=read_at,
-            calls=tuple(about(calls, finding.resource)),
-        )
-        for number, (finding, resource) in enumerate(zip(found, read, strict=True), start=first)
-    ]
+        unknown = [finding for finding in found if finding.resource not in known]
+        resources = read_resources(inventory, account, unknown) if unknown else []
+    read = {finding.id: one for finding, one in zip(unknown, resources, strict=True)}
+    planned = []
+    for number, finding in enumerate(found, start=first):
+        if reading := known.get(finding.resource):
+            plan = _plan(finding, reading.resource, policy, number)
+            planned.append(replace(plan, read_at=reading.read_at, calls=reading.calls))
+        else:
+            plan = _plan(finding, read[finding.id], policy, number)
+            made = tuple(about(calls, finding.resource))
+            planned.append(replace(plan, read_at=read_at, calls=made))
+    return planned
+
+
+def _just_read(inventory: Inventory, found: Sequence[Finding]) -> dict[str, Reading]:
+    """What this process has read a moment ago of the findings' resources, by their ids."""
+    places = {finding.resource: (finding.cloud, finding.account) for finding in found}
+    readings = {one: just_read(inventory, *place, one) for one, place in places.items()}
+    return {one: reading for one, reading in readings.items() if reading is not None}
 
 
 def _plan(

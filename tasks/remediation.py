@@ -160,23 +160,25 @@ def _found(
     return found, remediations.automatic_closings(warehouse, ids, datetime.now(UTC) - LONGEST)
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
-def take_on(run: Run, more: More) -> None:
-    """Plan what else an automatic run is to close, and write it down as its own.
+def take_on(run: Run, more: More) -> Answered:
+    """Plan what else an automatic run is to close, write it down as its own, and ask the customer
+    to open the gate for it.
 
-    Leaves the run as it is, and says why, where its policy does not close that by itself (any
-    more), or not in one run.
+    No task, for what a task costs is a twelfth of a single change: the run's log says what was
+    planned, the record what was opened. Leaves the run as it is, and says why, where its policy
+    does not close that by itself (any more), or not in one run.
     """
     try:
         found, policy = _further(run, more)
     except BadInput as problem:
         get_run_logger().warning("What came meanwhile is left to another run: %s", problem)
-        return
+        return NOTHING_CHOSEN
     run.changed.clear()  # their plans are made after that
     run.expires_at = datetime.now(UTC) + policy.expires
     planned = plan_findings(run.inventory, run.account, found, policy, first=run.next_number)
     records.save(run, planned, more.requested_by)
     get_run_logger().info("Planned %d more fixes in %s", len(run.waiting), run.account.id)
+    return _ask_customer(run) if run.waiting else NOTHING_CHOSEN
 
 
 def _further(run: Run, more: More) -> tuple[list[Finding], Policy]:
@@ -421,6 +423,10 @@ def ask_customer(run: Run) -> Answered:
 
     A refusal settles every finding of the run as refused: there is nobody to ask again.
     """
+    return _ask_customer(run)
+
+
+def _ask_customer(run: Run) -> Answered:
     forbid_core_dumps()  # the machine's code comes into this process
     if not (_may_ask(run) and _hold(run)):
         return NOTHING_CHOSEN

@@ -218,8 +218,6 @@ def begin_writing(
             approver=answer.approver,
             approver_verified=answer.verified,
         )
-        if not run.undoes:
-            limits.begin(warehouse, item.id, run.policy.name, caps())
         watched = watched or Watched()
         details = {
             "plan": item.planned.hash,
@@ -228,6 +226,8 @@ def begin_writing(
             **watched.keep(warehouse, item.id, "before", before),
             **watched.taken(),
         }
+        if not run.undoes:  # late: others that begin wait for the end of this transaction
+            limits.begin(warehouse, item.id, run.policy.name, caps())
         note(warehouse, run, "applying", item.id, details)
     item.state = "applying"
     run.changed.add(before.id)

@@ -13,7 +13,9 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,7 +27,7 @@ import psycopg
 from tasks import settings
 from tasks.clouds.queues import EventQueue
 from tasks.clouds.scanner import Scanner
-from tasks.clouds.shared_scanner import shared
+from tasks.clouds.shared_scanner import Reading, shared
 from tasks.errors import BadEvent, SutureError, words_of
 from tasks.formats.event import ControlPlaneEvent, Target
 from tasks.formats.event_grid import read_event_grid
@@ -48,8 +50,9 @@ log = logging.getLogger(__name__)
 
 MOST_READING = 64  # resources read at once
 MOST_HELD = 1_000  # resources in hand, those that wait for their fix as well
-MOST_FIXING = 4  # runs at once in one process
+MOST_FIXING = 16  # runs at once in one process
 LONGEST_RUN = 60.0  # seconds for which a run takes on what comes
+LINGER_SECONDS = 2.0  # for which one that is done with what it has waits for more: it costs less
 LOOK_SECONDS = 1.0  # until what other listeners have left is looked for
 QUIET_QUEUE_SECONDS = 1.0  # until an empty queue that does not wait by itself is asked again
 BEAT_SECONDS = 5.0
@@ -75,6 +78,7 @@ class _Run:
     given: Answer | None = None
     had: set[str] = field(default_factory=set)
     full: asyncio.Event = field(default_factory=asyncio.Event)
+    called: asyncio.Event = field(default_factory=asyncio.Event)  # away from its waiting for more
 
 
 class Remediator(Protocol):
@@ -146,7 +150,10 @@ class Listener:
         self._fixing: set[_Key] = set()
         self._open_ends: dict[Target, _Ends] = defaultdict(_Ends)
         self._fixers = asyncio.Semaphore(MOST_FIXING)
+        # Of their own: on a small machine asyncio's are few, and would all be with runs.
+        self._threads = ThreadPoolExecutor(MOST_FIXING, thread_name_prefix="run")
         self._queued = 0  # accounts whose run waits for a fixer
+        self._lingering: dict[_Key, _Run] = {}  # runs that wait for more
         self._tasks: set[asyncio.Task[None]] = set()
         self._counts: dict[str, int] = defaultdict(int)
         self._depths: dict[str, dict[str, int | None]] = {}
@@ -163,6 +170,7 @@ class Listener:
         """End soon: what is being closed is closed, what has not begun is left to others."""
         self._stopping.set()
         self._news.set()
+        self._call_all()
 
     async def run(self) -> None:
         """React until ``stop``. Raises what nobody expects; what is away is waited for."""
@@ -171,7 +179,7 @@ class Listener:
             self._claims = await opened.enter_async_context(Desk("claims"))
             self._merges = await opened.enter_async_context(Desk("merges"))
             self._scanner = await opened.enter_async_context(Scanner(self.inventory))
-            opened.enter_context(shared(self._scanner, self.inventory))
+            self._readings = opened.enter_context(shared(self._scanner, self.inventory))
             for queue in self._queues:
                 await opened.enter_async_context(queue)
             stopped = asyncio.create_task(self._stopping.wait())
@@ -197,6 +205,7 @@ class Listener:
         """What is being closed is waited for: cutting it off would leave it to be put back."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+        self._threads.shutdown()
         try:
             await self._claims.ask(lambda warehouse: events.listener_gone(warehouse, self.id))
         except AWAY as error:
@@ -315,6 +324,9 @@ class Listener:
             await self._later(work, read.failed)
             return
         self._counts["rereads"] += 1
+        if work.target.resource:  # of all of a kind nobody knows which calls were about which
+            for found in read.resources:
+                self._readings.keep(Reading(found, read.at, read.calls))
         await self._read.put(read)
 
     async def _merge(self) -> None:
@@ -354,6 +366,8 @@ class Listener:
             if key not in self._fixing:
                 self._fixing.add(key)
                 self._start(self._fix(key))
+            elif key in self._lingering:
+                self._lingering[key].called.set()
         if answers.busy:
             await self._settle_dead(answers.busy_runs)
         for work in answers.busy:
@@ -379,6 +393,8 @@ class Listener:
         try:
             while self._waiting[key] and not self._stopping.is_set():
                 self._queued += 1
+                if self._fixers.locked():
+                    self._call_all()
                 try:
                     await self._fixers.acquire()
                 finally:
@@ -397,8 +413,10 @@ class Listener:
         """Give a run what waits for it; None, and no more from then on, where it is to end.
 
         It ends for others that wait to begin, and where something comes back that it had: a run
-        has each finding once.
+        has each finding once. Else it waits for a moment for more: one run costs less than two.
         """
+        if run.had and not self._waiting[run.key]:
+            await self._linger(run)
         waiting = self._waiting[run.key]
         ends = self._queued or self._stopping.is_set() or time.monotonic() > run.ends
         if waiting and not (run.had and ends):
@@ -410,10 +428,27 @@ class Listener:
         run.full.set()
         return None
 
+    async def _linger(self, run: _Run) -> None:
+        """Wait until something comes for a run, others wait to begin, or a moment is over."""
+        if self._queued or self._stopping.is_set():
+            return
+        self._lingering[run.key] = run
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(run.called.wait(), LINGER_SECONDS)
+        finally:
+            run.called.clear()
+            del self._lingering[run.key]
+
+    def _call_all(self) -> None:
+        for run in self._lingering.values():
+            run.called.set()
+
     async def _see_through(self, run: _Run) -> None:
         """Have a run made of what it is given."""
         try:
-            await asyncio.to_thread(self._carry, run)
+            carry = partial(copy_context().run, self._carry, run)
+            await run.loop.run_in_executor(self._threads, carry)
         finally:
             run.full.set()
             self._fixers.release()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import psycopg
 
+from tasks.calls import CallMade, recording
 from tasks.clouds.scanner import Scanner
 from tasks.errors import BadInput, ResourceGone, SutureError, words_of
 from tasks.model import Account, AccountScan, Covered, Resource, Rule, observe
@@ -25,6 +26,7 @@ class ReadAgain:
     """What one piece of work showed: the resources, and what of the account that covers.
 
     ``failed`` is why it could not be read; then nothing is known anew. ``at`` is right before.
+    ``calls`` are those that read one resource.
     """
 
     work: Work
@@ -33,6 +35,7 @@ class ReadAgain:
     resources: list[Resource] = field(default_factory=list)
     covered: list[tuple[Covered, str]] = field(default_factory=list)
     failed: str = ""
+    calls: tuple[CallMade, ...] = ()
 
     @property
     def gone(self) -> bool:
@@ -66,9 +69,11 @@ async def read_again(
             read.covered = [(one, "") for one in scan.coverage]
         return read
     try:
-        found = await scanner.read(
-            account.cloud, account.id, account.source, target.kind, target.resource, target.region
-        )
+        with recording() as calls:
+            found = await scanner.read(
+                *(account.cloud, account.id, account.source),
+                *(target.kind, target.resource, target.region),
+            )
     except ResourceGone:
         place = Covered(target.region, target.kind, ok=True)
         read.covered = [(place, target.resource)]
@@ -77,6 +82,7 @@ async def read_again(
     else:
         read.resources = [found]
         read.covered = [(Covered(found.region, found.kind, ok=True), found.id)]
+        read.calls = tuple(calls)
     return read
 
 

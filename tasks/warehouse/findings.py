@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache, lru_cache
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 from psycopg.rows import dict_row
-from sqlalchemy import Select, and_, any_, func, literal, or_
+from sqlalchemy import Integer, Select, and_, any_, bindparam, func, literal, or_
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.sql.expression import ColumnElement
@@ -17,7 +18,7 @@ from sqlalchemy.types import Text
 
 from tasks.errors import BadInput
 from tasks.model import Account, Cloud, Finding, Resource, Severity
-from tasks.warehouse.database import select
+from tasks.warehouse.database import Query, query, select
 from tasks.warehouse.rows import clean, to_account, to_resource
 from tasks.warehouse.tables import accounts, exceptions, findings, resources
 
@@ -41,23 +42,21 @@ def open_findings(
     ``excepted`` also gives those that an exception accepts. A finding whose last verdict is
     unknown is open still.
     """
-    statement = _query().where(findings.c.status == "open")
-    if ids is not None:
-        statement = statement.where(findings.c.id == any_(_texts(ids)))
-    if resource_ids is not None:
-        statement = statement.where(findings.c.resource == any_(_texts(resource_ids)))
-    statement = statement.where(*_filters(cloud, account, severity, rule))
-    if not excepted:
-        statement = statement.where(~_excepted())
-    if limit is not None:
-        statement = statement.limit(limit)
-    return [_finding(row) for row in select(conn, statement)]
+    plain = {"cloud": cloud, "account": account, "severity": severity, "rule": rule}
+    given: dict[str, Any] = {
+        "ids": None if ids is None else list(ids),
+        "resources": None if resource_ids is None else list(resource_ids),
+        **{name: None if value is None else str(value) for name, value in plain.items()},
+        "limit": limit,
+    }
+    wanted = {name: value for name, value in given.items() if value is not None}
+    rows = select(conn, _open(frozenset(wanted), excepted), **wanted)
+    return [_finding(row) for row in rows]
 
 
 def findings_by_ids(conn: psycopg.Connection, ids: Sequence[str]) -> list[Finding]:
     """Findings of these ids, open or resolved, excepted or not. Ids nobody knows are left out."""
-    rows = select(conn, _query().where(findings.c.id == any_(_texts(ids))))
-    return [_finding(row) for row in rows]
+    return [_finding(row) for row in select(conn, _named(0), ids=list(ids))]
 
 
 def findings_named(conn: psycopg.Connection, texts: Sequence[str]) -> dict[str, list[Finding]]:
@@ -65,9 +64,10 @@ def findings_named(conn: psycopg.Connection, texts: Sequence[str]) -> dict[str, 
 
     None where nobody knows it; several where it is too short to tell them apart.
     """
-    whole = findings.c.id == any_(_texts(texts))
-    begun = [func.starts_with(findings.c.id, text) for text in texts if _is_beginning(text)]
-    found = [_finding(row) for row in select(conn, _query().where(or_(whole, *begun)))]
+    begun = [text for text in texts if _is_beginning(text)]
+    values = {f"begun_{number}": text for number, text in enumerate(begun)}
+    rows = select(conn, _named(len(begun)), ids=list(texts), **values)
+    found = [_finding(row) for row in rows]
     named: dict[str, list[Finding]] = {}
     for text in texts:
         exact = [finding for finding in found if finding.id == text]
@@ -196,16 +196,34 @@ def _query() -> Select[Any]:
     )
 
 
-def _filters(
-    cloud: str | None, account: str | None, severity: str | None, rule: str | None
-) -> list[ColumnElement[bool]]:
-    wanted = (
-        (findings.c.cloud, cloud),
-        (findings.c.account, account),
-        (findings.c.severity, severity),
-        (findings.c.rule, rule),
+@cache
+def _open(wanted: frozenset[str], excepted: bool) -> Query:
+    """Open findings, by what of this is to be given: ids, resources, cloud, ..., limit."""
+    filters = {
+        "ids": findings.c.id == any_(_texts("ids")),
+        "resources": findings.c.resource == any_(_texts("resources")),
+        **{name: findings.c[name] == bindparam(name) for name in _COLUMNS},
+    }
+    statement = _query().where(findings.c.status == "open")
+    statement = statement.where(*(one for name, one in filters.items() if name in wanted))
+    if not excepted:
+        statement = statement.where(~_excepted())
+    if "limit" in wanted:
+        statement = statement.limit(bindparam("limit", type_=Integer))
+    return query(statement)
+
+
+_COLUMNS = ("cloud", "account", "severity", "rule")
+
+
+@lru_cache(maxsize=64)
+def _named(begun: int) -> Query:
+    """Findings of some ids, or whose ids begin as ``begun_0`` and so on say."""
+    beginnings = (
+        func.starts_with(findings.c.id, bindparam(f"begun_{number}", type_=Text))
+        for number in range(begun)
     )
-    return [column == str(value) for column, value in wanted if value is not None]
+    return query(_query().where(or_(findings.c.id == any_(_texts("ids")), *beginnings)))
 
 
 def _excepted() -> ColumnElement[bool]:
@@ -226,8 +244,8 @@ def _excepted() -> ColumnElement[bool]:
     )
 
 
-def _texts(values: Sequence[str]) -> ColumnElement[Any]:
-    return literal(list(values), ARRAY(Text))
+def _texts(name: str) -> ColumnElement[Any]:
+    return bindparam(name, type_=ARRAY(Text))
 
 
 def _finding(row: tuple[Any, ...]) -> Finding:

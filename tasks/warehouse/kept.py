@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +13,8 @@ from contextvars import ContextVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-MOST_KEPT = 16
+MOST_KEPT = 32
+SURE_SECONDS = 10.0  # for which one that was taken back is not asked whether it works
 
 
 class KeptConnection(psycopg.Connection):
@@ -19,6 +22,14 @@ class KeptConnection(psycopg.Connection):
 
     keeper: Keeper | None = None
     url = ""
+    taken_back = 0.0  # when, by the monotonic clock
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the server has said nothing, nor hung up, since the last answer."""
+        waiting = select.poll()
+        waiting.register(self.fileno(), select.POLLIN)
+        return not waiting.poll(0)
 
     def close(self) -> None:
         keeper = self.keeper
@@ -40,12 +51,18 @@ class Keeper:
         self._ended = False
 
     def hand_out(self, url: str) -> KeptConnection | None:
-        """A connection that works; None where none is kept. One that has broken is ended."""
+        """A connection that works; None where none is kept. One that has broken is ended.
+
+        It worked when it was taken back. A server that goes away says so, or hangs up: only what
+        has something to be read, or has lain for long, is asked.
+        """
         while True:
             with self._lock:
                 if not self._free[url]:
                     return None
                 kept = self._free[url].pop()
+            if kept.is_quiet and time.monotonic() - kept.taken_back < SURE_SECONDS:
+                return kept
             try:
                 kept.execute("SELECT 1")
             except psycopg.Error:
@@ -64,6 +81,7 @@ class Keeper:
         with self._lock:
             room = not self._ended and len(self._free[connection.url]) < MOST_KEPT
             if room:
+                connection.taken_back = time.monotonic()
                 self._free[connection.url].append(connection)
         return room
 

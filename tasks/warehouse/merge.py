@@ -7,15 +7,18 @@ finding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from datetime import date
 from typing import LiteralString
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
-from tasks.warehouse.partitions import make_partition
+from tasks.warehouse.partitions import has_partition, make_partition
+
+MERGE_LOCK = 5_782_002  # merges run one after another: each compares with what the last one wrote
 
 # Nothing is copied out of the loading dock but what is small: configurations are wide.
 LOADS: LiteralString = """
@@ -90,6 +93,13 @@ WHERE u.holds AND f.status = 'open'
       WHERE k.cloud = f.cloud AND k.account = f.account AND k.kind = f.kind
         AND k.region IN (f.region, 'global', '*') AND k.resource IN ('', f.resource)
   )
+"""
+
+# The months that a scan speaks of, and its earliest moment.
+MONTHS: LiteralString = """
+SELECT date_trunc('month', observed_at AT TIME ZONE 'UTC')::date, min(observed_at)
+FROM loads
+GROUP BY 1 ORDER BY 1
 """
 
 # A finding that was spoken of is among the changes already, or what was said of it was stale: then
@@ -405,7 +415,7 @@ DROP_OWN: LiteralString = "DROP TABLE " + ", ".join(f"pg_temp.{t}" for t in (*ST
 SETTINGS: LiteralString = """
 SET LOCAL work_mem = '128MB';
 SET LOCAL default_statistics_target = 10;
-SET LOCAL jit = off
+SET LOCAL jit = off;
 """
 # Few rows are looked up by an index each, whatever the planner guesses.
 MOST_LOOKED_UP = 500
@@ -424,53 +434,94 @@ ANALYZE stage_accounts (load_id, scan_id), stage_coverage (load_id, region, kind
 """
 
 
-def apply(conn: psycopg.Connection, scan: UUID, *, own: int | None = None) -> None:
+def lock(conn: psycopg.Connection) -> None:
+    """Wait until no other merge is under way; others wait until this transaction ends."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (MERGE_LOCK,))
+
+
+def apply(conn: psycopg.Connection, scan: UUID) -> None:
     """Merge the loading dock's rows of ``scan``. The caller holds the transaction and the lock,
     and clears the loading dock.
-
-    ``own`` is about how many rows there are in this connection's ``own_stage``; None where they
-    are in the shared one.
     """
-    at: dict[str, object] = {"scan": scan}
-    conn.execute(SETTINGS)
-    if own is None and _has_own(conn):
+    if _has_own(conn):
         conn.execute(DROP_OWN)
-    few = own is not None and own <= MOST_LOOKED_UP
-    if few:
-        conn.execute(LOOK_UP)
-    else:  # Nobody analyses tables that were filled a moment ago (nor temporary ones, ever).
-        conn.execute(ANALYZE_STAGE)
+    conn.execute(SETTINGS)
+    conn.execute(ANALYZE_STAGE)  # nobody analyses tables that were filled a moment ago
+    work = _Work(conn, scan)
+    work.begin()
+    work.merge()
+    conn.execute("DROP TABLE loads, known, unchanged, changes")
 
-    def work_out(table: LiteralString) -> int:
-        """Fill one of the tables that a merge works with; how many rows it has."""
-        made = "CREATE TEMP TABLE {} ON COMMIT DROP AS " if own is None else "INSERT INTO {} "
-        rows = conn.execute(made.format(table) + WORK[table], at).rowcount
-        if rows and not few:
-            conn.execute(f"ANALYZE {table}")
+
+def apply_own(conn: psycopg.Connection, scan: UUID, rows: int) -> None:
+    """Merge what is in this connection's ``own_stage``, about so many ``rows``, under the lock.
+
+    Few are merged without a wait for each statement's answer: others wait for the lock meanwhile.
+    """
+    few = rows <= MOST_LOOKED_UP
+    conn.execute(SETTINGS + LOOK_UP if few else SETTINGS)
+    with ExitStack() as opened:
+        work = _Work(conn, scan, own=True, few=few)
+        if few and psycopg.Pipeline.is_supported():
+            work.answered = opened.enter_context(conn.pipeline()).sync
+        elif not few:
+            conn.execute(ANALYZE_STAGE)
+        work.begin()
+        lock(conn)
+        work.merge()
+
+
+class _Work:
+    """The statements of one merge. ``answered`` waits for what became of those so far."""
+
+    def __init__(
+        self, conn: psycopg.Connection, scan: UUID, *, own: bool = False, few: bool = False
+    ) -> None:
+        self._conn, self._own, self._few = conn, own, few
+        self._at: dict[str, object] = {"scan": scan}
+        self._no_room: list[date] = []
+        self.answered: Callable[[], None] = lambda: None
+
+    def begin(self) -> None:
+        """What needs no lock: which loads there are, and whether there is room for them."""
+        if self._fill("loads") > MANY:
+            self._conn.execute(NO_LOOPS)
+        months = self._conn.execute(MONTHS).fetchall()
+        self._at["earliest"] = months[0][1] if months else None
+        self._no_room = [month for month, _ in months if not has_partition(self._conn, month)]
+
+    def merge(self) -> None:
+        conn, at = self._conn, self._at
+        for month in self._no_room:
+            make_partition(conn, month)
+        self._fill("known")
+        if not self._own:  # what is read again is written in full
+            self._fill("unchanged")
+        conn.execute(OBSERVATIONS, at)
+        self._fill("changes")
+        if conn.execute(GONE, at).rowcount and not self._few:
+            conn.execute("ANALYZE changes")
+        conn.execute(UPDATE_FINDINGS, at)
+        conn.execute(CLOSE_EPISODES, at)
+        conn.execute(OPEN_AGAIN, at)
+        opened = conn.execute(OPEN_NEW, at)
+        conn.execute(UPDATE_RESOURCES, at)
+        conn.execute(INSERT_RESOURCES, at)
+        gone = conn.execute(MARK_GONE, at)
+        for statement in (*FORGET_DIGESTS, COVERAGE, OUTCOMES, ACCOUNTS):
+            conn.execute(statement, at)
+        self.answered()
+        conn.execute(COUNTS, {**at, "opened": opened.rowcount, "gone": gone.rowcount})
+
+    def _fill(self, table: LiteralString) -> int:
+        """Fill one of the tables that a merge works with; how many rows it has, where not few."""
+        made = "INSERT INTO {} " if self._own else "CREATE TEMP TABLE {} ON COMMIT DROP AS "
+        rows = self._conn.execute(made.format(table) + WORK[table], self._at).rowcount
+        if self._few:
+            return 0
+        if rows:
+            self._conn.execute(f"ANALYZE {table}")
         return rows
-
-    if work_out("loads") > MANY:
-        conn.execute(NO_LOOPS)
-    at["earliest"] = _make_partitions(conn)
-    work_out("known")
-    work_out("unchanged")
-    conn.execute(OBSERVATIONS, at)
-    work_out("changes")
-    if conn.execute(GONE, at).rowcount and not few:
-        conn.execute("ANALYZE changes")
-    conn.execute(UPDATE_FINDINGS, at)
-    conn.execute(CLOSE_EPISODES, at)
-    conn.execute(OPEN_AGAIN, at)
-    at["opened"] = conn.execute(OPEN_NEW, at).rowcount
-    conn.execute(UPDATE_RESOURCES, at)
-    conn.execute(INSERT_RESOURCES, at)
-    at["gone"] = conn.execute(MARK_GONE, at).rowcount
-    for statement in FORGET_DIGESTS:
-        conn.execute(statement, at)
-    for statement in (COVERAGE, OUTCOMES, ACCOUNTS, COUNTS):
-        conn.execute(statement, at)
-    if own is None:
-        conn.execute("DROP TABLE loads, known, unchanged, changes")
 
 
 def own_stage(conn: psycopg.Connection) -> None:
@@ -526,17 +577,3 @@ def _truncated(conn: psycopg.Connection, scan: UUID) -> bool:
     except psycopg.errors.LockNotAvailable:  # somebody is loading
         return False
     return others is None
-
-
-def _make_partitions(conn: psycopg.Connection) -> datetime | None:
-    """A partition of observations for each month that this scan speaks of; its earliest moment."""
-    rows = conn.execute(
-        """
-        SELECT date_trunc('month', observed_at AT TIME ZONE 'UTC')::date, min(observed_at)
-        FROM loads
-        GROUP BY 1 ORDER BY 1
-        """
-    ).fetchall()
-    for month, _ in rows:
-        make_partition(conn, month)
-    return rows[0][1] if rows else None

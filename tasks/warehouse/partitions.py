@@ -68,6 +68,11 @@ def make_partition(conn: psycopg.Connection, month: date) -> bool:
     return True
 
 
+def has_partition(conn: psycopg.Connection, month: date) -> bool:
+    """Whether observations of a month (its first day, UTC) have their place."""
+    return _exists(conn, _name(month))
+
+
 def _exists(conn: psycopg.Connection, name: str) -> bool:
     return conn.execute("SELECT to_regclass(%s)", (name,)).fetchone() != (None,)
 

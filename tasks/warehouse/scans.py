@@ -19,8 +19,6 @@ from tasks.warehouse.database import whole
 from tasks.warehouse.loading import Known, Load, stage
 from tasks.warehouse.rows import as_json, clean
 
-MERGE_LOCK = 5_782_002  # merges run one after another: each compares with what the last one wrote
-
 
 @dataclass(frozen=True, slots=True)
 class MergeCounts:
@@ -208,16 +206,12 @@ def merge_scan(conn: psycopg.Connection, scan_id: str) -> MergeCounts:
     """
     scan = scan_uuid(scan_id)
     with conn.transaction():
-        _lock_merges(conn)
+        merge.lock(conn)
         # Waits for loads under way, which hold the row shared.
         if _scan(conn, scan_id, "FOR UPDATE")["merged_at"] is None:
             merge.apply(conn, scan)
             merge.clear_stage(conn, scan)
         return _counts(_scan(conn, scan_id))
-
-
-def _lock_merges(conn: psycopg.Connection) -> None:
-    conn.execute("SELECT pg_advisory_xact_lock(%s)", (MERGE_LOCK,))
 
 
 def merge_one(
@@ -276,8 +270,7 @@ def merge_reread(
         merge.own_stage(conn)
         scan_id = begin_scan(conn, trigger, flow_run_id, targeted=True, at=at)
         _load(conn, scan_id, [one.scan for one in rereads], at, covered, edition=edition)
-        _lock_merges(conn)
-        merge.apply(conn, scan_uuid(scan_id), own=rows)
+        merge.apply_own(conn, scan_uuid(scan_id), rows)
         _finish(conn, scan_id, "finished", "")
         return scan_id, _counts(_scan(conn, scan_id))
 

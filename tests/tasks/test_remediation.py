@@ -1903,7 +1903,7 @@ def test_a_run_takes_on_what_another_change_asks_for(
     run = bench.begin([first], "few")
     closed(bench, run)
     assert run.takes_more
-    remediation.take_on.fn(run, More((second.id,), "react: another change"))
+    remediation.take_on(run, More((second.id,), "react: another change"))
     assert [item.number for item in run.items] == [1, 2]
     assert bench.states(run) == ["remediated", "waiting"]
     closed(bench, run)
@@ -1926,8 +1926,8 @@ def test_what_a_policy_does_not_close_in_that_run_is_left_to_another(
     run = bench.begin([first], "few")
     closed(bench, run)
     few_in_a_run(how)
-    remediation.take_on.fn(run, More((second.id,), "react"))
-    remediation.take_on.fn(run, More(("f" * 64,), "react"))  # nobody knows this one
+    remediation.take_on(run, More((second.id,), "react"))
+    remediation.take_on(run, More(("f" * 64,), "react"))  # nobody knows this one
     assert bench.states(run) == ["remediated"]
     assert run.takes_more
     assert bench.status(second) == "open"

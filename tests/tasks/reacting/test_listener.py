@@ -18,7 +18,7 @@ from tasks.errors import SutureError
 from tasks.inventory import Inventory
 from tasks.policy import Group, Mode, Policy
 from tasks.reacting import listener as module
-from tasks.reacting.answering import Answer
+from tasks.reacting.answering import Answer, Answers
 from tasks.reacting.listener import NOT_BEGUN, Listener, _Key, _one_run
 from tasks.reacting.metrics import Metrics
 from tasks.remediation_run import More
@@ -104,6 +104,7 @@ class Closes:
 def without_warehouse(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """How findings ended, by their ids; what is missing there was not begun."""
     ended = {str(number): "remediated" for number in range(10)}
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.05)
     monkeypatch.setattr(module, "connect", lambda: nullcontext(None))
     monkeypatch.setattr(module, "why_held_back", lambda _warehouse, _policy: "")
     monkeypatch.setattr(module.answering, "note_causes", lambda *_: None)
@@ -146,6 +147,70 @@ async def test_what_comes_meanwhile_is_given_to_the_run_that_is_under_way() -> N
     remediator, ends = await carried({1}, {1: [{2}, {3}], 2: [{4}]})
     assert [[set(one) for one in run] for run in remediator.runs] == [[{"1"}, {"2", "3"}, {"4"}]]
     assert ends == ["", "", ""]
+
+
+def make_listener(remediator: Closes, *waiting: Answer) -> tuple[Listener, list[str]]:
+    """A listener with answers that wait, and why each that has come to its end is tried again."""
+    listener = Listener(Inventory(), [], remediator, Metrics(), rules=[])
+    ends: list[str] = []
+
+    async def ended(_works: object, again: str) -> None:
+        ends.append(again)
+
+    listener._ended = ended  # type: ignore[method-assign, assignment]
+    listener._waiting[KEY] += waiting
+    return listener, ends
+
+
+async def until(so: Callable[[], object]) -> None:
+    for _ in range(2_000):
+        if so():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not come to that")
+
+
+async def the_end_of(listener: Listener) -> None:
+    while listener._tasks:
+        await asyncio.wait(listener._tasks)
+
+
+@pytest.mark.usefixtures("without_warehouse")
+async def test_a_run_that_is_done_waits_for_a_moment_for_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 60.0)
+    remediator = Closes(lambda _round: None)
+    listener, ends = make_listener(remediator)
+    first, second = answer(POLICY, {1}), answer(POLICY, {2})
+    await listener._answer(Answers((first,)))
+    await until(lambda: listener._lingering)
+    assert ends == [""]  # what is done is told at once
+    await listener._answer(Answers((second,)))
+    await until(lambda: len(ends) == 2)
+    await until(lambda: listener._lingering)
+    assert remediator.runs == [[("1",), ("2",)]]
+    listener.stop()
+    await the_end_of(listener)
+    assert len(remediator.runs) == 1
+
+
+@pytest.mark.usefixtures("without_warehouse")
+async def test_a_run_that_waits_for_more_makes_room_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(module, "MOST_FIXING", 1)
+    remediator = Closes(lambda _round: None)
+    listener, ends = make_listener(remediator)
+    elsewhere = replace(answer(POLICY, {2}).group, account="2" * 12)
+    await listener._answer(Answers((answer(POLICY, {1}),)))
+    await until(lambda: listener._lingering)
+    await listener._answer(Answers((Answer(elsewhere, {}, ()),)))
+    await until(lambda: len(ends) == 2)
+    assert remediator.runs == [[("1",)], [("2",)]]
+    listener.stop()
+    await the_end_of(listener)
 
 
 @pytest.mark.usefixtures("without_warehouse")

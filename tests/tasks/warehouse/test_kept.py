@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from contextvars import copy_context
+from typing import Any
 
 import psycopg
+import pytest
 
-from tasks.warehouse import carriers
+from tasks.warehouse import carriers, kept
 from tasks.warehouse.database import connect
 from tasks.warehouse.kept import MOST_KEPT, keeping
 
@@ -62,6 +64,31 @@ def test_a_connection_that_broke_is_not_handed_out(
         conn.execute("SELECT pg_terminate_backend(%s, 5000)", (first,))
         with connect(warehouse_url) as connection:
             assert pid(connection) != first
+
+
+def test_only_what_has_lain_for_long_is_asked_whether_it_works(
+    warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = kept.KeptConnection.execute
+
+    def execute(self: kept.KeptConnection, query: Any, *given: Any, **more: Any) -> Any:
+        asked.append(query)
+        return real(self, query, *given, **more)
+
+    monkeypatch.setattr(kept.KeptConnection, "execute", execute)
+
+    def connected() -> None:
+        with connect(warehouse_url) as connection:
+            assert isinstance(connection, kept.KeptConnection)
+
+    with keeping():
+        connected()
+        connected()
+        assert "SELECT 1" not in asked
+        monkeypatch.setattr(kept, "SURE_SECONDS", 0.0)
+        connected()
+        assert "SELECT 1" in asked
 
 
 def test_one_in_the_middle_of_a_transaction_is_not_kept(warehouse_url: str) -> None:
