@@ -32,7 +32,7 @@ def scan_share(
     except BadInput as problem:
         return Failed(name="Cannot start", message=str(problem))
     order = BatchOrder(scan_id, batch_size, request_seconds, full)
-    taken, lost = share_batches(order, left, runner) if left else (0, 0)
+    taken, lost = share_batches(order, runner) if left else (0, 0)
     if lost:
         return Failed(message=f"{taken} accounts taken; {lost} batches were lost to other runs.")
     return Completed(message=f"{taken} accounts taken." if taken else "Nothing was left to take.")

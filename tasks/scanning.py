@@ -176,9 +176,9 @@ def _work_in_rounds(
     for share in ROUNDS:
         smaller = replace(order, limit=max(1, int(order.limit * share)))
         progress = True
-        while progress:  # a batch is of one source, so the number of batches is a guess
+        while progress:  # others may give back what they have taken
             before = left.accounts
-            _, lost = _work(runner, numbers, smaller, left.accounts)
+            _, lost = _work(runner, numbers, smaller)
             left.look()
             if not left.free:
                 return
@@ -187,14 +187,14 @@ def _work_in_rounds(
     left.give_up_on_free()
 
 
-def share_batches(order: BatchOrder, accounts: int, runner: TaskRunner[Any]) -> tuple[int, int]:
-    """Take batches of another run's scan, of which ``accounts`` are left, while there are any.
+def share_batches(order: BatchOrder, runner: TaskRunner[Any]) -> tuple[int, int]:
+    """Take batches of another run's scan, while there are any.
 
     Returns how many accounts that were, and how many batches were lost: the accounts of those are
     left to the run whose scan it is.
     """
     with started(runner):
-        return _work(runner, count(1), order, accounts)
+        return _work(runner, count(1), order)
 
 
 @contextmanager
@@ -207,16 +207,16 @@ def started(runner: TaskRunner[Any]) -> Iterator[None]:
             scan_processes().end()
 
 
-def _work(
-    runner: TaskRunner[Any], numbers: Iterator[int], order: BatchOrder, accounts: int
-) -> tuple[int, int]:
-    """As many batches as ``accounts`` need, fewer where others take some.
+def _work(runner: TaskRunner[Any], numbers: Iterator[int], order: BatchOrder) -> tuple[int, int]:
+    """As many batches as what is left needs, fewer where others take some.
 
     Returns how many accounts they took, and how many batches were lost.
     """
     taken: list[int | None] = []
     waiting: deque[PrefectFuture[int]] = deque()
-    for number in islice(numbers, math.ceil(accounts / order.limit)):
+    with connect() as warehouse:
+        batches = claims.batches_left(warehouse, order.scan_id, order.limit)
+    for number in islice(numbers, batches):
         if len(waiting) >= most_waiting(runner):
             taken.append(_taken(waiting.popleft()))
             if taken[-1] == 0:  # nothing is left to take

@@ -81,8 +81,9 @@ class SharedBudgets:
         asked = {
             "holder": self._holder,
             "budgets": [one.key for one in announced],
-            "rates": [one.per_second for one in announced],
-            "ages": [one.cut_age for one in announced],
+            # The driver takes no list of whole numbers and others together.
+            "rates": [_as_float(one.per_second) for one in announced],
+            "ages": [_as_float(one.cut_age) for one in announced],
             "live": LIVE_SECONDS,
             "forget": FORGET_SECONDS,
             "most_cuts": MOST_CUTS,
@@ -119,3 +120,7 @@ class SharedBudgets:
         if self._conn is not None:
             self._conn.close()
             self._conn = None
+
+
+def _as_float(value: float | None) -> float | None:
+    return None if value is None else float(value)

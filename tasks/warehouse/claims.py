@@ -93,6 +93,22 @@ WHERE s.scan_id = %s AND s.status = 'pending'
   )
 """
 
+# A batch is of one source; of Azure's it takes more.
+BATCHES = """
+SELECT coalesce(sum(ceil(accounts / batch)), 0)::integer
+FROM (
+    SELECT count(*)::numeric AS accounts,
+           %(limit)s * CASE s.cloud WHEN 'azure' THEN %(subscriptions)s ELSE 1 END AS batch
+    FROM scan_accounts s
+    WHERE s.scan_id = %(scan)s AND s.status = 'pending'
+      AND NOT EXISTS (
+          SELECT FROM stage_accounts t
+          WHERE t.scan_id = s.scan_id AND t.cloud = s.cloud AND t.account = s.account
+      )
+    GROUP BY s.cloud, s.source
+) of_a_source
+"""
+
 # Scans that somebody holds: the lock is the first half of the scan's id.
 KEY: LiteralString = "('x' || left(replace(s.id::text, '-', ''), 16))::bit(64)::bigint"
 HELD: LiteralString = f"""
@@ -149,6 +165,14 @@ def release_claims(conn: psycopg.Connection, scan_id: str) -> int:
 def remaining(conn: psycopg.Connection, scan_id: str) -> int:
     """How many of the scan's accounts are neither loaded nor skipped, claimed or not."""
     row = conn.execute(REMAINING, (scan_uuid(scan_id),)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def batches_left(conn: psycopg.Connection, scan_id: str, limit: int) -> int:
+    """How many batches of up to ``limit`` accounts what remains makes: see ``claim_accounts``."""
+    given = {"scan": scan_uuid(scan_id), "limit": limit, "subscriptions": SUBSCRIPTIONS}
+    row = conn.execute(BATCHES, given).fetchone()
     assert row is not None
     return int(row[0])
 

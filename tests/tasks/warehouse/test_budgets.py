@@ -67,6 +67,13 @@ def test_who_is_silent_does_not_count_and_is_forgotten(
         assert one.exchange([Announcement(STS)]) == [Standing(STS, 1)]  # its own row is no other's
 
 
+def test_whole_numbers_and_others_are_said_together(warehouse_url: str) -> None:
+    with SharedBudgets(warehouse_url) as one, SharedBudgets(warehouse_url) as other:
+        one.exchange([Announcement(STS, 5, 0), Announcement(S3, 2.5, 1.5)])
+        found = other.exchange([Announcement(STS), Announcement(S3)])
+    assert [(each.holders, each.per_second) for each in found] == [(2, 5.0), (2, 2.5)]
+
+
 def test_who_leaves_is_gone_at_once(warehouse_url: str, conn: psycopg.Connection) -> None:
     with SharedBudgets(warehouse_url) as one:
         with SharedBudgets(warehouse_url) as other:

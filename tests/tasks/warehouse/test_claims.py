@@ -302,3 +302,20 @@ def test_after_a_crash_of_the_server_all_that_was_loaded_is_pending_again(
         assert claims.remaining(conn, scan_id) == 6
         assert sorted(work_off(conn, scan_id)) == sorted(account.id for account in accounts)
         assert scans.merge_scan(conn, scan_id).opened == 6
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 100])
+def test_what_is_left_makes_as_many_batches_as_are_taken(
+    conn: psycopg.Connection, limit: int
+) -> None:
+    scan_id = scans.begin_scan(conn, "test")
+    scans.record_accounts(conn, scan_id, fleet(9, azure=21))
+    expected = []
+    taken = True
+    while taken:
+        expected.append(claims.batches_left(conn, scan_id, limit))
+        taken = bool(batch := claims.claim_accounts(conn, scan_id, limit))
+        if taken:
+            scans.load_batch(conn, scan_id, [one_bucket(account) for account in batch])
+    assert expected == list(range(len(expected) - 1, -1, -1))
+    assert len(expected) > 3
