@@ -25,6 +25,8 @@ def react() -> State:
         listener = make_listener(flow_run.id, InThreads(_close))
     except BadInput as problem:
         return Failed(name="Cannot start", message=str(problem))
+    # What Prefect would import for the first of the runs below, while others wait for it.
+    remediate.serialize_parameters({"finding_ids": [""]})
     listen(listener)
     return Completed(name="Stopped", message=listener.story)
 

@@ -55,6 +55,7 @@ LONGEST_RUN = 60.0  # seconds for which a run takes on what comes
 LINGER_SECONDS = 2.0  # for which one that is done with what it has waits for more: it costs less
 LOOK_SECONDS = 1.0  # until what other listeners have left is looked for
 QUIET_QUEUE_SECONDS = 1.0  # until an empty queue that does not wait by itself is asked again
+FEW, GATHER_SECONDS = 8, 0.05  # after so few messages the next take waits: it costs as much as many
 BEAT_SECONDS = 5.0
 RECONCILE_SECONDS = 60.0
 LONGEST_PAUSE = 30.0  # between two tries to reach what is away
@@ -230,6 +231,8 @@ class Listener:
             self._well()
             if not received and time.monotonic() - began < QUIET_QUEUE_SECONDS:
                 await asyncio.sleep(QUIET_QUEUE_SECONDS / 4)
+            elif 0 < received < FEW:
+                await asyncio.sleep(GATHER_SECONDS)
 
     async def _take(self, queue: EventQueue) -> int:
         """Take in one batch of messages; returns how many there were."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 import trustme
+import uvloop
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -215,7 +216,7 @@ class EmulatedAzure:
         """Serve; returns once all ports answer."""
         ready = threading.Event()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(ready)), name="emulated-azure", daemon=True
+            target=self._run, args=(ready,), name="emulated-azure", daemon=True
         )
         self._thread.start()
         if not ready.wait(timeout=30) or not self._serving:
@@ -228,6 +229,10 @@ class EmulatedAzure:
             self._thread.join(timeout=30)
         for listening in self._sockets:
             listening.close()
+
+    def _run(self, ready: threading.Event) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve(ready))
 
     async def _serve(self, ready: threading.Event) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
