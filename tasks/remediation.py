@@ -178,7 +178,7 @@ def take_on(run: Run, more: More) -> Answered:
     planned = plan_findings(run.inventory, run.account, found, policy, first=run.next_number)
     records.save(run, planned, more.requested_by)
     get_run_logger().info("Planned %d more fixes in %s", len(run.waiting), run.account.id)
-    return _ask_customer(run) if run.waiting else NOTHING_CHOSEN
+    return ask_customer.fn(run) if run.waiting else NOTHING_CHOSEN
 
 
 def _further(run: Run, more: More) -> tuple[list[Finding], Policy]:
@@ -423,10 +423,6 @@ def ask_customer(run: Run) -> Answered:
 
     A refusal settles every finding of the run as refused: there is nobody to ask again.
     """
-    return _ask_customer(run)
-
-
-def _ask_customer(run: Run) -> Answered:
     forbid_core_dumps()  # the machine's code comes into this process
     if not (_may_ask(run) and _hold(run)):
         return NOTHING_CHOSEN

@@ -421,7 +421,7 @@ class Listener:
         if run.had and not self._waiting[run.key]:
             await self._linger(run)
         waiting = self._waiting[run.key]
-        ends = self._queued or self._stopping.is_set() or time.monotonic() > run.ends
+        ends = self._runs_must_end or time.monotonic() > run.ends
         if waiting and not (run.had and ends):
             answers, self._waiting[run.key] = _one_run(waiting, run.had)
             if answers:
@@ -431,9 +431,14 @@ class Listener:
         run.full.set()
         return None
 
+    @property
+    def _runs_must_end(self) -> bool:
+        """For others that wait to begin, or with the listener."""
+        return bool(self._queued) or self._stopping.is_set()
+
     async def _linger(self, run: _Run) -> None:
         """Wait until something comes for a run, others wait to begin, or a moment is over."""
-        if self._queued or self._stopping.is_set():
+        if self._runs_must_end:
             return
         self._lingering[run.key] = run
         try:

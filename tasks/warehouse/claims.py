@@ -56,16 +56,20 @@ JOIN accounts a ON a.cloud = c.cloud AND a.id = c.account
 ORDER BY a.id
 """
 
+# What nobody has loaded, or left out.
+LEFT_OVER: LiteralString = """
+s.scan_id = %(scan)s AND s.status = 'pending' AND NOT EXISTS (
+    SELECT FROM stage_accounts t
+    WHERE t.scan_id = s.scan_id AND t.cloud = s.cloud AND t.account = s.account
+)
+"""
+
 # A claim whose lock nobody has is of a process that is no more, or of a server that was started
 # anew. What it has loaded counts; where the loading dock was emptied by a crash, it has not.
-FREE_LOST = """
+FREE_LOST: LiteralString = f"""
 UPDATE scan_accounts s
 SET claim = NULL
-WHERE s.scan_id = %(scan)s AND s.status = 'pending' AND s.claim IS NOT NULL
-  AND NOT EXISTS (
-      SELECT FROM stage_accounts t
-      WHERE t.scan_id = s.scan_id AND t.cloud = s.cloud AND t.account = s.account
-  )
+WHERE {LEFT_OVER} AND s.claim IS NOT NULL
   AND s.claim <> ALL (
       ARRAY(
           SELECT l.objid::bigint::integer
@@ -75,7 +79,7 @@ WHERE s.scan_id = %(scan)s AND s.status = 'pending' AND s.claim IS NOT NULL
             AND l.granted
       )
   )
-"""
+"""  # noqa: S608 - ours
 
 OWN_CLAIM = """
 SELECT objid::bigint::integer
@@ -83,31 +87,19 @@ FROM pg_locks
 WHERE locktype = 'advisory' AND classid = %s AND objsubid = 2 AND pid = pg_backend_pid() AND granted
 """
 
-REMAINING = """
-SELECT count(*)
-FROM scan_accounts s
-WHERE s.scan_id = %s AND s.status = 'pending'
-  AND NOT EXISTS (
-      SELECT FROM stage_accounts t
-      WHERE t.scan_id = s.scan_id AND t.cloud = s.cloud AND t.account = s.account
-  )
-"""
+REMAINING: LiteralString = f"SELECT count(*) FROM scan_accounts s WHERE {LEFT_OVER}"  # noqa: S608 - ours
 
 # A batch is of one source; of Azure's it takes more.
-BATCHES = """
+BATCHES: LiteralString = f"""
 SELECT coalesce(sum(ceil(accounts / batch)), 0)::integer
 FROM (
     SELECT count(*)::numeric AS accounts,
            %(limit)s * CASE s.cloud WHEN 'azure' THEN %(subscriptions)s ELSE 1 END AS batch
     FROM scan_accounts s
-    WHERE s.scan_id = %(scan)s AND s.status = 'pending'
-      AND NOT EXISTS (
-          SELECT FROM stage_accounts t
-          WHERE t.scan_id = s.scan_id AND t.cloud = s.cloud AND t.account = s.account
-      )
+    WHERE {LEFT_OVER}
     GROUP BY s.cloud, s.source
 ) of_a_source
-"""
+"""  # noqa: S608 - ours
 
 # Scans that somebody holds: the lock is the first half of the scan's id.
 KEY: LiteralString = "('x' || left(replace(s.id::text, '-', ''), 16))::bit(64)::bigint"
@@ -149,22 +141,14 @@ def claim_accounts(conn: psycopg.Connection, scan_id: str, limit: int) -> list[A
 def release_claims(conn: psycopg.Connection, scan_id: str) -> int:
     """Give back what this connection took and did not load: a batch broke, the process lives on."""
     return conn.execute(
-        """
-        UPDATE scan_accounts s
-        SET claim = NULL
-        WHERE s.scan_id = %(scan)s AND s.status = 'pending' AND s.claim = %(claim)s
-          AND NOT EXISTS (
-              SELECT FROM stage_accounts t
-              WHERE t.scan_id = s.scan_id AND t.cloud = s.cloud AND t.account = s.account
-          )
-        """,
+        f"UPDATE scan_accounts s SET claim = NULL WHERE {LEFT_OVER} AND s.claim = %(claim)s",  # noqa: S608 - ours
         {"scan": scan_uuid(scan_id), "claim": _own_claim(conn)},
     ).rowcount
 
 
 def remaining(conn: psycopg.Connection, scan_id: str) -> int:
     """How many of the scan's accounts are neither loaded nor skipped, claimed or not."""
-    row = conn.execute(REMAINING, (scan_uuid(scan_id),)).fetchone()
+    row = conn.execute(REMAINING, {"scan": scan_uuid(scan_id)}).fetchone()
     assert row is not None
     return int(row[0])
 

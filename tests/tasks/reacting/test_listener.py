@@ -116,39 +116,6 @@ POLICY = replace(Policy("close", Mode.AUTOMATIC), most_changes=4)
 KEY: _Key = ("aws", "1" * 12, "close", Mode.AUTOMATIC)
 
 
-async def carried(first: set[int], later: dict[int, list[set[int]]]) -> tuple[Closes, list[str]]:
-    """What runs were made of ``first``, and of what came ``later`` in each round; and for each
-    answer that came to its end why it is to be tried again.
-    """
-    ends: list[str] = []
-
-    def meanwhile(round_: int) -> None:
-        listener._waiting[KEY].extend(answer(POLICY, ids) for ids in later.get(round_, []))
-
-    remediator = Closes(meanwhile)
-    listener = Listener(Inventory(), [], remediator, Metrics(), rules=[])
-
-    async def ended(_works: object, again: str) -> None:
-        ends.append(again)
-
-    listener._ended = ended  # type: ignore[method-assign, assignment]
-    listener._waiting[KEY].append(answer(POLICY, first))
-    await listener._fix(KEY)
-    while listener._tasks:
-        await asyncio.wait(listener._tasks)
-    if listener._broken is not None:
-        raise listener._broken
-    assert not listener._fixers.locked()
-    return remediator, ends
-
-
-@pytest.mark.usefixtures("without_warehouse")
-async def test_what_comes_meanwhile_is_given_to_the_run_that_is_under_way() -> None:
-    remediator, ends = await carried({1}, {1: [{2}, {3}], 2: [{4}]})
-    assert [[set(one) for one in run] for run in remediator.runs] == [[{"1"}, {"2", "3"}, {"4"}]]
-    assert ends == ["", "", ""]
-
-
 def make_listener(remediator: Closes, *waiting: Answer) -> tuple[Listener, list[str]]:
     """A listener with answers that wait, and why each that has come to its end is tried again."""
     listener = Listener(Inventory(), [], remediator, Metrics(), rules=[])
@@ -162,17 +129,42 @@ def make_listener(remediator: Closes, *waiting: Answer) -> tuple[Listener, list[
     return listener, ends
 
 
+async def the_end_of(listener: Listener) -> None:
+    while listener._tasks:
+        await asyncio.wait(listener._tasks)
+
+
+async def carried(first: set[int], later: dict[int, list[set[int]]]) -> tuple[Closes, list[str]]:
+    """What runs were made of ``first``, and of what came ``later`` in each round; and for each
+    answer that came to its end why it is to be tried again.
+    """
+
+    def meanwhile(round_: int) -> None:
+        listener._waiting[KEY].extend(answer(POLICY, ids) for ids in later.get(round_, []))
+
+    remediator = Closes(meanwhile)
+    listener, ends = make_listener(remediator, answer(POLICY, first))
+    await listener._fix(KEY)
+    await the_end_of(listener)
+    if listener._broken is not None:
+        raise listener._broken
+    assert not listener._fixers.locked()
+    return remediator, ends
+
+
+@pytest.mark.usefixtures("without_warehouse")
+async def test_what_comes_meanwhile_is_given_to_the_run_that_is_under_way() -> None:
+    remediator, ends = await carried({1}, {1: [{2}, {3}], 2: [{4}]})
+    assert [[set(one) for one in run] for run in remediator.runs] == [[{"1"}, {"2", "3"}, {"4"}]]
+    assert ends == ["", "", ""]
+
+
 async def until(so: Callable[[], object]) -> None:
     for _ in range(2_000):
         if so():
             return
         await asyncio.sleep(0.005)
     raise AssertionError("it did not come to that")
-
-
-async def the_end_of(listener: Listener) -> None:
-    while listener._tasks:
-        await asyncio.wait(listener._tasks)
 
 
 @pytest.mark.usefixtures("without_warehouse")
@@ -255,16 +247,8 @@ async def test_a_run_that_breaks_lets_go_of_what_it_had_and_of_nothing_else() ->
             raise SutureError("the server is away")
 
     remediator = Closes(breaks)
-    listener = Listener(Inventory(), [], remediator, Metrics(), rules=[])
-    ends: list[str] = []
-
-    async def ended(_works: object, again: str) -> None:
-        ends.append(again)
-
-    listener._ended = ended  # type: ignore[method-assign, assignment]
-    listener._waiting[KEY] += [answer(POLICY, {1, 2, 3, 4}), answer(POLICY, {5})]
+    listener, ends = make_listener(remediator, answer(POLICY, {1, 2, 3, 4}), answer(POLICY, {5}))
     await listener._fix(KEY)
-    while listener._tasks:
-        await asyncio.wait(listener._tasks)
+    await the_end_of(listener)
     assert ends == ["", "the server is away"]
     assert len(remediator.runs) == 2

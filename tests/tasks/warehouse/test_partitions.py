@@ -137,3 +137,15 @@ def test_what_is_young_stays(conn: psycopg.Connection) -> None:
     scan(conn, 1, blocked=True)
     assert partitions.retire(conn) == partitions.Retired((), 0, 0, 0)
     assert count(conn, "observations") == 2
+
+
+def test_a_reread_makes_the_month_that_it_needs(conn: psycopg.Connection) -> None:
+    at = NOW - timedelta(days=100)
+    name = f"observations_{at:%Y_%m}"
+    bucket = Resource(*(ACME.cloud, ACME.id, REGION, KIND, "b", "b"), Config({"Blocked": False}))
+    given = AccountScan(ACME, [bucket], [observe(BLOCKED, bucket)])
+    assert name not in names(conn)
+    for _ in range(2):
+        scans.merge_one(conn, given, observed_at=at)
+        assert name in names(conn)
+    assert count(conn, name) == 2
