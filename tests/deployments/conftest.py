@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,20 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@pytest.fixture
+def from_now() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Claims whose times are counted from the test, which may run long after it was collected."""
+
+    def counted(claims: Mapping[str, Any]) -> dict[str, Any]:
+        now = int(time.time())
+        return {
+            name: now + int(value.total_seconds()) if isinstance(value, timedelta) else value
+            for name, value in claims.items()
+        }
+
+    return counted
 
 
 @pytest.fixture

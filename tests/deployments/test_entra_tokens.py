@@ -133,14 +133,9 @@ async def test_a_token_of_either_version_opens(
     ],
 )
 async def test_a_token_that_says_something_else_does_not(
-    http: httpx.AsyncClient, entra: Entra, claims: Mapping[str, Any], status: int
+    http: httpx.AsyncClient, entra: Entra, claims: Mapping[str, Any], status: int, from_now: Any
 ) -> None:
-    now = int(time.time())  # of the test, not of when it was collected
-    said = {
-        name: now + int(value.total_seconds()) if isinstance(value, timedelta) else value
-        for name, value in claims.items()
-    }
-    answer = await deliver(http, entra.token(**said))
+    answer = await deliver(http, entra.token(**from_now(claims)))
 
     assert answer.status_code == status
     if status == 401:

@@ -210,12 +210,15 @@ def own_key(setting: Setting) -> str:
         {"jti": None},
         {"aud": None},
         {"remediation": None},
-        {"exp": int(time.time()) + 3600},
-        {"iat": int(time.time()) + 600, "exp": int(time.time()) + 660},
+        {"exp": timedelta(hours=1)},
+        {"iat": timedelta(minutes=10), "exp": timedelta(minutes=11)},
     ],
 )
-def test_a_request_needs_issuer_time_and_name(setting: Setting, changes: dict[str, Any]) -> None:
-    assert setting.post(by_hand(setting, own_key(setting), **changes)).status_code == 401
+def test_a_request_needs_issuer_time_and_name(
+    setting: Setting, changes: dict[str, Any], from_now: Any
+) -> None:
+    request = by_hand(setting, own_key(setting), **from_now(changes))
+    assert setting.post(request).status_code == 401
     assert not setting.is_open()
 
 

@@ -229,14 +229,15 @@ def test_rs256_assertions_by_either_thumbprint(fleet: Any, signer: Any, header: 
     [
         ({"aud": "https://elsewhere.example/token"}, 700023),
         ({"sub": "somebody-else"}, 700021),
-        ({"exp": int(time.time()) - 1}, 700024),
-        ({"nbf": int(time.time()) + 3600, "exp": int(time.time()) + 7200}, 700024),
+        ({"exp": datetime.timedelta(seconds=-1)}, 700024),
+        ({"nbf": datetime.timedelta(hours=1), "exp": datetime.timedelta(hours=2)}, 700024),
     ],
 )
 def test_certificate_assertions_that_lie(
-    fleet: Any, signer: Any, claims: dict[str, Any], number: int
+    fleet: Any, signer: Any, claims: dict[str, Any], number: int, from_now: Any
 ) -> None:
-    answer = by_assertion(fleet, "scanner", certificate_assertion(fleet, signer, **claims))
+    assertion = certificate_assertion(fleet, signer, **from_now(claims))
+    answer = by_assertion(fleet, "scanner", assertion)
     assert refusal(answer) == (401, "invalid_client", number)
 
 
