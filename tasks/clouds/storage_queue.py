@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import orjson
 from azure.core.exceptions import (
@@ -97,7 +99,7 @@ class StorageQueue:
         return QueueClient.from_queue_url(
             url,
             credential=self._credential,
-            transport=self._transport(),
+            transport=self._transport(url),
             # Short waits that do not grow: what lasts longer, the listener itself waits for.
             retry_total=patience.attempts - 1,
             initial_backoff=patience.first_wait,
@@ -106,25 +108,25 @@ class StorageQueue:
             user_agent=USER_AGENT,
         )
 
-    def _transport(self) -> Any:
-        """The SDK's own. It would read a CA file anew for each request, and connect anew, too."""
+    def _transport(self, url: str) -> Any:
+        """The SDK's own, which would look for a proxy in a thread at each request, and read a CA
+        file anew and connect anew, too.
+        """
         import aiohttp
         from azure.core.pipeline.transport import AioHttpTransport
 
-        file, limits = self._source.ca_file, self._limits
-        timeouts = {
-            "connection_timeout": limits.connect_seconds,
-            "read_timeout": limits.request_seconds,
-        }
-        if not file:
-            return AioHttpTransport(**timeouts)
+        limits = self._limits
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=trust(file)),
+            connector=aiohttp.TCPConnector(ssl=trust(self._source.ca_file)),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            trust_env=True,
+            proxy=_proxy(url),
         )
-        return AioHttpTransport(session=session, **timeouts)
+        return AioHttpTransport(
+            session=session,
+            connection_timeout=limits.connect_seconds,
+            read_timeout=limits.request_seconds,
+        )
 
     async def receive(self) -> list[Message]:
         """Up to 128 messages, at once: a Storage queue does not wait for one to come.
@@ -196,6 +198,12 @@ class StorageQueue:
         with _errors("Get Queue Metadata"):
             about = await self._queue.get_queue_properties()
         return Depth(about.approximate_message_count)
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for an address (HTTPS_PROXY, NO_PROXY), if any."""
+    to = urlsplit(url)
+    return None if proxy_bypass(to.netloc) else getproxies().get(to.scheme)
 
 
 def _message(given: Any) -> Message:

@@ -7,9 +7,9 @@ finding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import LiteralString
 from uuid import UUID
 
@@ -95,11 +95,11 @@ WHERE u.holds AND f.status = 'open'
   )
 """
 
-# The months that a scan speaks of, and its earliest moment.
-MONTHS: LiteralString = """
-SELECT date_trunc('month', observed_at AT TIME ZONE 'UTC')::date, min(observed_at)
+# When a scan's loads are of: the months that they speak of, and their earliest moment.
+MOMENTS: LiteralString = """
+SELECT min(observed_at)
 FROM loads
-GROUP BY 1 ORDER BY 1
+GROUP BY date_trunc('month', observed_at AT TIME ZONE 'UTC') ORDER BY 1
 """
 
 # A finding that was spoken of is among the changes already, or what was said of it was stale: then
@@ -241,7 +241,7 @@ WITH unseen AS MATERIALIZED (
     SELECT l.load_id, l.observed_at, r.cloud, r.account, r.id, r.region, r.kind
     FROM resources r
     JOIN loads l ON l.cloud = r.cloud AND l.account = r.account
-    WHERE r.gone_at IS NULL AND r.last_seen_at < l.observed_at
+    WHERE r.gone_at IS NULL AND r.last_seen_at < l.observed_at {of_those}
       AND NOT EXISTS (
           SELECT FROM stage_resources s WHERE s.load_id = l.load_id AND s.id = r.id
       )
@@ -344,8 +344,9 @@ WHERE excluded.last_outcome_at IS NOT NULL
 
 COUNTS = """
 UPDATE scans
-SET state = 'merged',
+SET state = %(state)s,
     merged_at = clock_timestamp(),
+    finished_at = CASE WHEN %(state)s = 'finished' THEN clock_timestamp() ELSE finished_at END,
     resources = a.resources, unchanged = a.unchanged, observations = a.observations,
     unknown = a.unknown, gone = %(gone)s, opened = %(opened)s,
     seen_again = c.seen_again, resolved = c.resolved, reopened = c.reopened,
@@ -366,6 +367,7 @@ FROM (
     FROM scan_accounts WHERE scan_id = %(scan)s
 ) a
 WHERE scans.id = %(scan)s
+RETURNING opened, scans.seen_again, scans.resolved, scans.reopened, scans.unknown, gone
 """
 
 # An interrupted scan goes on one day with what it has loaded.
@@ -394,36 +396,63 @@ STAGES: tuple[LiteralString, ...] = (
 
 # A loading dock and a workplace of a connection's own, kept for its next small merge: to make them
 # anew costs more than the merge. A few rows need no index, but for the one that says which load of
-# an account counts.
+# an account counts. They are emptied when the next merge begins: a commit that empties tables takes
+# as long as half a merge.
 OWN_TABLES: LiteralString = "; ".join(
     [
         "SET search_path = public, pg_temp",
         *(
-            f"CREATE TEMP TABLE {table} (LIKE public.{table} INCLUDING {what}) "
-            "ON COMMIT DELETE ROWS"
+            f"CREATE TEMP TABLE {table} (LIKE public.{table} INCLUDING {what})"
             for table, what in zip(STAGES, ("DEFAULTS", "DEFAULTS", "DEFAULTS", "ALL"), strict=True)
         ),
     ]
 )
-
-OWN_FIRST: LiteralString = "SET LOCAL search_path = pg_temp, public"
-# What an earlier merge of the same transaction has left; its loads count no more.
-OWN_AGAIN: LiteralString = "; ".join([OWN_FIRST, *(f"DELETE FROM {t}" for t in WORK)])  # noqa: S608
-DROP_OWN: LiteralString = "DROP TABLE " + ", ".join(f"pg_temp.{t}" for t in (*STAGES, *WORK))
+_ALL_OWN: LiteralString = ", ".join(f"pg_temp.{table}" for table in (*STAGES, *WORK))
+DROP_OWN: LiteralString = "DROP TABLE " + _ALL_OWN
+TRUNCATE_OWN: LiteralString = "TRUNCATE " + _ALL_OWN
+# What the last merge has left, in one statement.
+_DELETES: LiteralString = ", ".join(
+    f"_{table} AS (DELETE FROM pg_temp.{table})"  # noqa: S608 - ours
+    for table in (*STAGES, *WORK)
+)
+CLEAR_OWN: LiteralString = f"WITH {_DELETES} SELECT"
+# Deleted rows lie about until they are many: no vacuum comes by here.
+MOST_LEFT = 256 * 1024  # bytes
 
 # For this transaction: room to join a fleet in memory; samples that are large enough for us.
-SETTINGS: LiteralString = """
-SET LOCAL work_mem = '128MB';
-SET LOCAL default_statistics_target = 10;
-SET LOCAL jit = off;
-"""
-# Few rows are looked up by an index each, whatever the planner guesses.
+SETTINGS: Mapping[LiteralString, LiteralString] = {
+    "work_mem": "128MB",
+    "default_statistics_target": "10",
+    "jit": "off",
+}
+# Few rows are looked up by an index each, whatever the planner guesses, by the plan of last time.
 MOST_LOOKED_UP = 500
-LOOK_UP: LiteralString = """
-SET LOCAL enable_seqscan = off;
-SET LOCAL enable_hashjoin = off;
-SET LOCAL enable_mergejoin = off
-"""
+LOOK_UP: Mapping[LiteralString, LiteralString] = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+OWN_PATH: Mapping[LiteralString, LiteralString] = {"search_path": "pg_temp, public"}
+
+
+def _settings(*groups: Mapping[LiteralString, LiteralString]) -> LiteralString:
+    """Expressions that make settings for this transaction: one statement makes all."""
+    return ", ".join(
+        f"set_config('{name}', '{value}', true)"
+        for group in groups
+        for name, value in group.items()
+    )
+
+
+# How much room the tables that grow take; empty where there are none.
+_OWN: LiteralString = (
+    "SELECT "
+    + " + ".join(f"pg_total_relation_size(to_regclass('pg_temp.{table}'))" for table in STAGES)
+    + ", "
+)
+OWN_FEW: LiteralString = _OWN + _settings(SETTINGS, LOOK_UP, OWN_PATH)
+OWN_MANY: LiteralString = _OWN + _settings(SETTINGS, OWN_PATH)
 # Among so many accounts no loop over rows is right, whatever the planner guesses of tables filled a
 # moment ago.
 MANY = 100
@@ -445,75 +474,62 @@ def apply(conn: psycopg.Connection, scan: UUID) -> None:
     """
     if _has_own(conn):
         conn.execute(DROP_OWN)
-    conn.execute(SETTINGS)
+    conn.execute("SELECT " + _settings(SETTINGS))
     conn.execute(ANALYZE_STAGE)  # nobody analyses tables that were filled a moment ago
     work = _Work(conn, scan)
-    work.begin()
+    if work.fill("loads") > MANY:
+        conn.execute(NO_LOOPS)
+    work.look([moment for (moment,) in conn.execute(MOMENTS)])
     work.merge()
     conn.execute("DROP TABLE loads, known, unchanged, changes")
 
 
-def apply_own(conn: psycopg.Connection, scan: UUID, rows: int) -> None:
-    """Merge what is in this connection's ``own_stage``, about so many ``rows``, under the lock.
+def apply_own(
+    conn: psycopg.Connection, scan: UUID, at: datetime, rows: int, resources: Sequence[str] | None
+) -> tuple[int, ...]:
+    """Merge what is in this connection's ``own_stage``, under the lock, and end the scan. Returns
+    its counts, in the order of MergeCounts.
 
-    Few are merged without a wait for each statement's answer: others wait for the lock meanwhile.
+    All was observed ``at`` one moment, in about so many ``rows``. Few are merged without a wait for
+    each statement's answer: others wait for the lock meanwhile. ``resources`` are those that were
+    covered, where no place was as a whole.
     """
     few = rows <= MOST_LOOKED_UP
-    conn.execute(SETTINGS + LOOK_UP if few else SETTINGS)
+    work = _Work(conn, scan, own=True, few=few, resources=resources)
     with ExitStack() as opened:
-        work = _Work(conn, scan, own=True, few=few)
         if few and psycopg.Pipeline.is_supported():
             work.answered = opened.enter_context(conn.pipeline()).sync
         elif not few:
             conn.execute(ANALYZE_STAGE)
-        work.begin()
+        if work.fill("loads") > MANY:
+            conn.execute(NO_LOOPS)
+        work.look([at])
         lock(conn)
-        work.merge()
+        return work.merge("finished")
 
 
 class _Work:
     """The statements of one merge. ``answered`` waits for what became of those so far."""
 
     def __init__(
-        self, conn: psycopg.Connection, scan: UUID, *, own: bool = False, few: bool = False
+        self,
+        conn: psycopg.Connection,
+        scan: UUID,
+        *,
+        own: bool = False,
+        few: bool = False,
+        resources: Sequence[str] | None = None,
     ) -> None:
         self._conn, self._own, self._few = conn, own, few
         self._at: dict[str, object] = {"scan": scan}
+        self._mark_gone = MARK_GONE.format(of_those="")
+        if resources is not None:
+            self._at["those"] = list(resources)
+            self._mark_gone = MARK_GONE.format(of_those="AND r.id = ANY(%(those)s)")
         self._no_room: list[date] = []
         self.answered: Callable[[], None] = lambda: None
 
-    def begin(self) -> None:
-        """What needs no lock: which loads there are, and whether there is room for them."""
-        if self._fill("loads") > MANY:
-            self._conn.execute(NO_LOOPS)
-        months = self._conn.execute(MONTHS).fetchall()
-        self._at["earliest"] = months[0][1] if months else None
-        self._no_room = [month for month, _ in months if not has_partition(self._conn, month)]
-
-    def merge(self) -> None:
-        conn, at = self._conn, self._at
-        for month in self._no_room:
-            make_partition(conn, month)
-        self._fill("known")
-        if not self._own:  # what is read again is written in full
-            self._fill("unchanged")
-        conn.execute(OBSERVATIONS, at)
-        self._fill("changes")
-        if conn.execute(GONE, at).rowcount and not self._few:
-            conn.execute("ANALYZE changes")
-        conn.execute(UPDATE_FINDINGS, at)
-        conn.execute(CLOSE_EPISODES, at)
-        conn.execute(OPEN_AGAIN, at)
-        opened = conn.execute(OPEN_NEW, at)
-        conn.execute(UPDATE_RESOURCES, at)
-        conn.execute(INSERT_RESOURCES, at)
-        gone = conn.execute(MARK_GONE, at)
-        for statement in (*FORGET_DIGESTS, COVERAGE, OUTCOMES, ACCOUNTS):
-            conn.execute(statement, at)
-        self.answered()
-        conn.execute(COUNTS, {**at, "opened": opened.rowcount, "gone": gone.rowcount})
-
-    def _fill(self, table: LiteralString) -> int:
+    def fill(self, table: LiteralString) -> int:
         """Fill one of the tables that a merge works with; how many rows it has, where not few."""
         made = "INSERT INTO {} " if self._own else "CREATE TEMP TABLE {} ON COMMIT DROP AS "
         rows = self._conn.execute(made.format(table) + WORK[table], self._at).rowcount
@@ -523,22 +539,57 @@ class _Work:
             self._conn.execute(f"ANALYZE {table}")
         return rows
 
+    def look(self, moments: Sequence[datetime]) -> None:
+        """What needs no lock: whether there is room for what was observed at these moments."""
+        self._at["earliest"] = min(moments, default=None)
+        months = {moment.astimezone(UTC).date().replace(day=1) for moment in moments}
+        self._no_room = [one for one in sorted(months) if not has_partition(self._conn, one)]
 
-def own_stage(conn: psycopg.Connection) -> None:
-    """A loading dock that nobody else sees, for the rest of the caller's transaction.
+    def merge(self, state: str = "merged") -> tuple[int, ...]:
+        conn, at = self._conn, self._at
+        for month in self._no_room:
+            make_partition(conn, month)
+        self.fill("known")
+        if not self._own:  # what is read again is written in full
+            self.fill("unchanged")
+        conn.execute(OBSERVATIONS, at)
+        self.fill("changes")
+        if conn.execute(GONE, at).rowcount and not self._few:
+            conn.execute("ANALYZE changes")
+        conn.execute(UPDATE_FINDINGS, at)
+        conn.execute(CLOSE_EPISODES, at)
+        conn.execute(OPEN_AGAIN, at)
+        opened = conn.execute(OPEN_NEW, at)
+        conn.execute(UPDATE_RESOURCES, at)
+        conn.execute(INSERT_RESOURCES, at)
+        gone = conn.execute(self._mark_gone, at)
+        for statement in (*FORGET_DIGESTS, COVERAGE, OUTCOMES, ACCOUNTS):
+            conn.execute(statement, at)
+        self.answered()
+        counted = {**at, "opened": opened.rowcount, "gone": gone.rowcount, "state": state}
+        row = conn.execute(COUNTS, counted).fetchone()
+        assert row is not None
+        return tuple(row)
+
+
+def own_stage(conn: psycopg.Connection, rows: int) -> None:
+    """A loading dock that nobody else sees, for the rest of the caller's transaction, for about so
+    many ``rows``.
 
     A scan of one resource would else look through all that a fleet scan has loaded so far. The
     temporary tables, which this connection keeps, hide the shared ones of the same names until the
     transaction ends; after that the shared ones are found first.
     """
-    if _has_own(conn):
-        conn.execute(OWN_AGAIN)
+    settings = OWN_FEW if rows <= MOST_LOOKED_UP else OWN_MANY
+    (size, *_) = conn.execute(settings).fetchone() or (None,)
+    if size is not None:
+        conn.execute(CLEAR_OWN if size <= MOST_LEFT else TRUNCATE_OWN)
         return
     conn.execute(OWN_TABLES)
-    conn.execute(OWN_FIRST)
-    for table, rows in WORK.items():
+    conn.execute(settings)  # once more: making the tables has set the path of the whole session
+    for table, made_of in WORK.items():
         conn.execute(
-            f"CREATE TEMP TABLE {table} ON COMMIT DELETE ROWS AS {rows} WITH NO DATA",
+            f"CREATE TEMP TABLE {table} AS {made_of} WITH NO DATA",
             {"scan": None, "earliest": None},
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, LiteralString
@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tasks.errors import BadInput, SutureError
-from tasks.model import Account, AccountScan, Cloud, Covered, Resource, canonical_json
+from tasks.model import Account, AccountScan, Covered, Resource, canonical_json
 from tasks.warehouse import merge
 from tasks.warehouse.database import whole
 from tasks.warehouse.loading import Known, Load, stage
@@ -194,7 +194,24 @@ def load_batch(
     """
     if known and not edition:
         raise BadInput("edition", "is missing beside known digests.", "Name the rules' edition.")
-    _load(conn, scan_id, scans, observed_at, None, known, edition)
+    # The last one counts where a batch names an account twice. In order, so that two batches that
+    # share accounts do not wait for each other.
+    batch = {(scan.account.cloud, scan.account.id): scan for scan in scans}
+    with whole(conn):
+        row = _scan(conn, scan_id, "FOR SHARE")
+        if row["merged_at"] is not None:
+            raise SutureError(f"scan {scan_id} is merged already: nothing can be loaded into it")
+        loads = [
+            Load(
+                number,
+                batch[key],
+                [(part, "") for part in batch[key].coverage],
+                (known or {}).get(key, {}),
+                edition,
+            )
+            for number, key in zip(_load_ids(conn, len(batch)), sorted(batch), strict=True)
+        ]
+        stage(conn, scan_uuid(scan_id), observed_at or row["started_at"], loads)
 
 
 def merge_scan(conn: psycopg.Connection, scan_id: str) -> MergeCounts:
@@ -266,13 +283,19 @@ def merge_reread(
     at = observed_at or datetime.now(UTC)
     covered = {(one.scan.account.cloud, one.scan.account.id): one.covered for one in rereads}
     rows = sum(len(one.scan.observations) + len(one.scan.resources) for one in rereads)
+    named = [resource for one in rereads for _, resource in one.covered]
+    batch = {(one.scan.account.cloud, one.scan.account.id): one.scan for one in rereads}
+    loads = [
+        Load(number, batch[key], covered[key], {}, edition)
+        for number, key in enumerate(sorted(batch))
+    ]
     with whole(conn):
-        merge.own_stage(conn)
+        merge.own_stage(conn, rows)
         scan_id = begin_scan(conn, trigger, flow_run_id, targeted=True, at=at)
-        _load(conn, scan_id, [one.scan for one in rereads], at, covered, edition=edition)
-        merge.apply_own(conn, scan_uuid(scan_id), rows)
-        _finish(conn, scan_id, "finished", "")
-        return scan_id, _counts(_scan(conn, scan_id))
+        scan = scan_uuid(scan_id)
+        stage(conn, scan, at, loads)
+        counts = merge.apply_own(conn, scan, at, rows, named if all(named) else None)
+        return scan_id, MergeCounts(*counts)
 
 
 def _each_of(resources: Sequence[Resource]) -> list[tuple[Covered, str]]:
@@ -425,35 +448,6 @@ def open_by_cloud(conn: psycopg.Connection) -> dict[str, dict[str, int]]:
     ):
         found.setdefault(cloud, {})[severity] = count
     return found
-
-
-def _load(
-    conn: psycopg.Connection,
-    scan_id: str,
-    scans: Sequence[AccountScan],
-    observed_at: datetime | None,
-    covered: Mapping[tuple[Cloud, str], Sequence[tuple[Covered, str]]] | None,
-    known: Known | None = None,
-    edition: str = "",
-) -> None:
-    # The last one counts where a batch names an account twice. In order, so that two batches that
-    # share accounts do not wait for each other.
-    batch = {(scan.account.cloud, scan.account.id): scan for scan in scans}
-    with whole(conn):
-        row = _scan(conn, scan_id, "FOR SHARE")
-        if row["merged_at"] is not None:
-            raise SutureError(f"scan {scan_id} is merged already: nothing can be loaded into it")
-        loads = [
-            Load(
-                number,
-                batch[key],
-                [(part, "") for part in batch[key].coverage] if covered is None else covered[key],
-                (known or {}).get(key, {}),
-                edition,
-            )
-            for number, key in zip(_load_ids(conn, len(batch)), sorted(batch), strict=True)
-        ]
-        stage(conn, scan_uuid(scan_id), observed_at or row["started_at"], loads)
 
 
 def _load_ids(conn: psycopg.Connection, count: int) -> list[int]:

@@ -8,9 +8,11 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -68,6 +70,51 @@ def dead_letters(azure: EmulatedAzure) -> Queue:
 
 def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
+
+
+@asynccontextmanager
+async def proxy(asked: list[str]) -> AsyncIterator[str]:
+    """An address that tunnels to wherever CONNECT says, which it notes."""
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while some := await reader.read(65_536):
+            writer.write(some)
+        writer.close()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
+        asked.append(to)
+        host, _, port = to.rpartition(":")
+        there, out = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await asyncio.gather(relay(reader, out), relay(there, writer))
+
+    async with await asyncio.start_server(tunnel, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("passed_by", [False, True])
+async def test_the_queue_is_reached_by_the_environments_proxy(
+    source: AzureSource,
+    queue: Queue,
+    quick: Limits,
+    monkeypatch: pytest.MonkeyPatch,
+    passed_by: bool,
+) -> None:
+    queue.put(encoded("one"))
+    there = urlsplit(source.event_queue).netloc
+    asked: list[str] = []
+    for name in ("NO_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    async with proxy(asked) as address:
+        monkeypatch.setenv("https_proxy", address)
+        if passed_by:
+            monkeypatch.setenv("no_proxy", there)
+        async with StorageQueue(source, quick) as listening:
+            [message] = await listening.receive()
+            await listening.delete([message])
+    assert asked.count(there) == (0 if passed_by else 1)  # one connection, kept
 
 
 async def test_a_message_is_received_decoded_once_and_deleted(
