@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import string
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +24,7 @@ from tasks.model import (
     Verdict,
     finding_id,
 )
-from tasks.warehouse import findings, scans
+from tasks.warehouse import findings, merge, scans
 from tasks.warehouse.scans import Reread
 
 T0 = datetime(2026, 1, 10, tzinfo=UTC)
@@ -206,6 +208,31 @@ def test_re_reads_share_tables_and_see_nothing_of_each_other(conn: psycopg.Conne
 def tables_of_its_own(conn: psycopg.Connection) -> set[int]:
     rows = conn.execute("SELECT oid FROM pg_class WHERE relnamespace = pg_my_temp_schema()")
     return {oid for (oid,) in rows}
+
+
+def test_what_re_reads_leave_in_their_tables_is_cleared_away(
+    conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No vacuum comes by there: rows that are only deleted would lie about for ever."""
+    most = 16 * 8192
+    monkeypatch.setattr(merge, "MOST_LEFT", most)
+    sizes = []
+    for number in range(60):
+        one = bucket("a", Note="".join(random.Random(number).choices(string.printable, k=4000)))
+        at = T0 + timedelta(days=1, minutes=number)
+        counts = scans.merge_one(conn, account_scan((one, Verdict.FAIL)), observed_at=at)
+        assert counts.opened + counts.seen_again == 1
+        sizes.append(size_of_its_own(conn))
+    assert max(sizes) < 4 * most
+    assert sizes != sorted(sizes), "they were emptied on the way"
+
+
+def size_of_its_own(conn: psycopg.Connection) -> int:
+    rows = conn.execute(
+        "SELECT sum(pg_total_relation_size(oid)) FROM pg_class "
+        "WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r'"
+    )
+    return int(next(iter(rows))[0])
 
 
 def test_a_re_read_of_several_accounts_is_one_small_scan(conn: psycopg.Connection) -> None:
