@@ -18,6 +18,7 @@ import psycopg
 
 from tasks import settings
 from tasks.clouds.budgets import Budgets
+from tasks.clouds.retrying import Patience
 from tasks.clouds.scanner import Scanner
 from tasks.clouds.transport import Limits
 from tasks.inventory import load_inventory
@@ -70,14 +71,16 @@ class BatchScanner:
     """Scans batches. Connections, role sessions and tokens live as long as it does.
 
     Use it as an asynchronous context manager, in one event loop. Raises BadInput where the
-    inventory or SUTURE_RULES cannot be read.
+    inventory, SUTURE_RULES or SUTURE_SCAN_PATIENCE cannot be read.
     """
 
     def __init__(self, inventory: Path, request_seconds: float) -> None:
         self._inventory = inventory
         self._rules = rules_of(settings.rules())
         self._edition = edition_of(self._rules)
-        self._limits = Limits(request_seconds=request_seconds)
+        seconds = settings.scan_patience()
+        patience = Patience() if seconds is None else Patience(seconds=seconds)
+        self._limits = Limits(request_seconds=request_seconds, patience=patience)
         self._turn = asyncio.Lock()
         self._open = AsyncExitStack()
 

@@ -38,6 +38,18 @@ def scan_processes() -> int:
     return int(value)
 
 
+def scan_patience() -> float | None:
+    """``SUTURE_SCAN_PATIENCE``: for how many seconds a scan tries a call again that a cloud
+    throttles; None: as long as Suture thinks right.
+    """
+    value = os.environ.get("SUTURE_SCAN_PATIENCE", "")
+    if not value:
+        return None
+    if not value.isdecimal() or not 1 <= int(value) <= 600:
+        raise BadInput("SUTURE_SCAN_PATIENCE", "is no number from 1 to 600.", "Unset it.")
+    return float(value)
+
+
 def rules() -> tuple[str, ...]:
     """``SUTURE_RULES``: the rules that scans judge by, "aws_s3_*,azure_*_minimum_tls"; else all.
 

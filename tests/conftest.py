@@ -22,6 +22,8 @@ os.environ["SUTURE_RULES"] = ",".join(
         "azure_storage_account_minimum_tls",
     )
 )
+# In the emulated fleets some accounts throttle every call: each scan waits for them to the end.
+os.environ["SUTURE_SCAN_PATIENCE"] = "5"
 
 from collections.abc import Iterator
 from itertools import count

@@ -13,8 +13,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from tasks import batch
+from tasks import batch, settings
 from tasks.batch import BatchOrder, BatchScanner
+from tasks.errors import BadInput
 from tasks.model import Account, AccountScan, Cloud, Config, Covered, Resource, Rule, observe
 from tasks.warehouse import claims, scans
 
@@ -173,3 +174,16 @@ def test_a_rule_that_comes_into_force_judges_what_has_not_changed(
     ssh, rdp = "aws_ec2_security_group_ssh_not_open", "aws_ec2_security_group_rdp_not_open"
     assert found(ssh) == {ssh}
     assert found(ssh, rdp) == {ssh, rdp}
+
+
+def test_how_long_a_throttled_call_is_tried_again_is_a_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SUTURE_SCAN_PATIENCE", "")
+    assert settings.scan_patience() is None
+    monkeypatch.setenv("SUTURE_SCAN_PATIENCE", "90")
+    assert settings.scan_patience() == 90
+    for wrong in ("0", "601", "2.5", "-1", "long"):
+        monkeypatch.setenv("SUTURE_SCAN_PATIENCE", wrong)
+        with pytest.raises(BadInput, match=r"SUTURE_SCAN_PATIENCE.*from 1 to 600"):
+            BatchScanner(Path("not-read.yaml"), 1.0)
