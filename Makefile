@@ -32,6 +32,7 @@ setup: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m pip --disable-pip-version-check check
 
 types: $(READY)
 	$(BIN)/mypy
@@ -42,7 +43,8 @@ arrows: $(READY)
 check: lint types arrows test
 
 # The first interpreter of the system that is 3.11 or newer and can make an environment. Nothing is
-# compiled beforehand: most modules of the clouds' libraries are never imported.
+# compiled beforehand: most modules of the clouds' libraries are never imported. The lock names all
+# there is, so that pip need not resolve; `make lint` checks that it does.
 $(READY): requirements.txt pyproject.toml
 	@set -e; \
 	for candidate in python3.13 python3.12 python3.11 python3 python3.14; do \
@@ -55,7 +57,7 @@ $(READY): requirements.txt pyproject.toml
 	fi; \
 	echo "Setting up $(VENV) with $$($$python --version) (once; a minute or two) ..." >&2; \
 	$$python -m venv --clear $(VENV); \
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --require-hashes -r requirements.txt >&2; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements.txt >&2; \
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e . >&2; \
 	touch $(READY)
 
