@@ -41,7 +41,7 @@ from harness import Simulator, simulator
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-ACCOUNTS, BATCH = 120, 10
+ACCOUNTS, BATCH = 80, 10
 POOL = "a-pool-of-its-own"  # what the fixture ``deployed`` deploys to
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 SCAN, SHARE = "scan-fleet/own-nightly", "scan-share/own-scan-share"
@@ -51,8 +51,8 @@ FINDINGS = "SELECT id, status, severity FROM findings ORDER BY id"
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Simulator]:
-    """Slow enough for a share to begin, two seconds of imports later, while there is work."""
-    with simulator("--aws", str(ACCOUNTS), "--latency-ms", "500") as running:
+    """Slow enough for a share to begin while there is work, on a busy machine too."""
+    with simulator("--aws", str(ACCOUNTS), "--latency-ms", "1000") as running:
         yield running
 
 
@@ -219,11 +219,11 @@ def test_a_scan_whose_shares_nobody_runs_is_done_alone(
 ) -> None:
     assumed(fleet)
     with here(env):
-        state = scan_fleet(batch_size=40, hand_to_triage=False, workers=32, return_state=True)
+        state = scan_fleet(batch_size=30, hand_to_triage=False, workers=32, return_state=True)
     assert state.name == "Completed", state.message
     assert assumed(fleet) == ACCOUNTS
     shares = api.runs_of(SHARE)
-    assert len(shares) == 2  # no more than there are batches for
+    assert len(shares) == 2  # of three batches one is its own
     for one in shares:
         assert (api.state(one)["type"], api.state(one)["name"]) == ("CANCELLED", "Not needed")
 
