@@ -30,24 +30,14 @@ def policies_path() -> Path:
 
 def scan_processes() -> int:
     """``SUTURE_SCAN_PROCESSES``: how many processes scan at once; else as many as cores."""
-    value = os.environ.get("SUTURE_SCAN_PROCESSES", "")
-    if not value:
-        return os.cpu_count() or 1
-    if not value.isdecimal() or not 1 <= int(value) <= 256:
-        raise BadInput("SUTURE_SCAN_PROCESSES", "is no number from 1 to 256.", "Unset it.")
-    return int(value)
+    return _number("SUTURE_SCAN_PROCESSES", 256) or os.cpu_count() or 1
 
 
-def scan_patience() -> float | None:
+def scan_patience() -> int | None:
     """``SUTURE_SCAN_PATIENCE``: for how many seconds a scan tries a call again that a cloud
     throttles; None: as long as Suture thinks right.
     """
-    value = os.environ.get("SUTURE_SCAN_PATIENCE", "")
-    if not value:
-        return None
-    if not value.isdecimal() or not 1 <= int(value) <= 600:
-        raise BadInput("SUTURE_SCAN_PATIENCE", "is no number from 1 to 600.", "Unset it.")
-    return float(value)
+    return _number("SUTURE_SCAN_PATIENCE", 600)
 
 
 def rules() -> tuple[str, ...]:
@@ -161,6 +151,16 @@ def run_form_address(deployment_id: str, parameters: Mapping[str, Any]) -> str:
     """The form that starts a run of a deployment, in the Prefect UI, with parameters filled in."""
     values = quote(json.dumps(parameters, separators=(",", ":")), safe="")
     return f"{ui_url()}/v2/deployments/deployment/{deployment_id}/run?parameters={values}"
+
+
+def _number(name: str, most: int) -> int | None:
+    """A whole number from 1 to ``most``; None where the variable is not set. Raises BadInput."""
+    value = os.environ.get(name, "")
+    if not value:
+        return None
+    if not value.isdecimal() or not 1 <= int(value) <= most:
+        raise BadInput(name, f"is no number from 1 to {most}.", "Unset it.")
+    return int(value)
 
 
 def _path(variable: str, what: str) -> Path:

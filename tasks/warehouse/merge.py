@@ -95,11 +95,11 @@ WHERE u.holds AND f.status = 'open'
   )
 """
 
-# When a scan's loads are of: the months that they speak of, and their earliest moment.
+# The earliest moment of each month that a scan speaks of.
 MOMENTS: LiteralString = """
 SELECT min(observed_at)
 FROM loads
-GROUP BY date_trunc('month', observed_at AT TIME ZONE 'UTC') ORDER BY 1
+GROUP BY date_trunc('month', observed_at AT TIME ZONE 'UTC')
 """
 
 # A finding that was spoken of is among the changes already, or what was said of it was stale: then
@@ -505,7 +505,7 @@ def apply_own(
             conn.execute(NO_LOOPS)
         work.look([at])
         lock(conn)
-        return work.merge("finished")
+        return work.merge()
 
 
 class _Work:
@@ -545,7 +545,8 @@ class _Work:
         months = {moment.astimezone(UTC).date().replace(day=1) for moment in moments}
         self._no_room = [one for one in sorted(months) if not has_partition(self._conn, one)]
 
-    def merge(self, state: str = "merged") -> tuple[int, ...]:
+    def merge(self) -> tuple[int, ...]:
+        """The rest; returns what COUNTS does. What has a dock of its own is finished with it."""
         conn, at = self._conn, self._at
         for month in self._no_room:
             make_partition(conn, month)
@@ -566,6 +567,7 @@ class _Work:
         for statement in (*FORGET_DIGESTS, COVERAGE, OUTCOMES, ACCOUNTS):
             conn.execute(statement, at)
         self.answered()
+        state = "finished" if self._own else "merged"
         counted = {**at, "opened": opened.rowcount, "gone": gone.rowcount, "state": state}
         row = conn.execute(COUNTS, counted).fetchone()
         assert row is not None

@@ -281,13 +281,12 @@ def merge_reread(
     ``observed_at`` is when the first of it was read; default: now. Returns the scan's id too.
     """
     at = observed_at or datetime.now(UTC)
-    covered = {(one.scan.account.cloud, one.scan.account.id): one.covered for one in rereads}
     rows = sum(len(one.scan.observations) + len(one.scan.resources) for one in rereads)
     named = [resource for one in rereads for _, resource in one.covered]
-    batch = {(one.scan.account.cloud, one.scan.account.id): one.scan for one in rereads}
+    batch = {(one.scan.account.cloud, one.scan.account.id): one for one in rereads}
     loads = [
-        Load(number, batch[key], covered[key], {}, edition)
-        for number, key in enumerate(sorted(batch))
+        Load(number, one.scan, one.covered, {}, edition)
+        for number, one in enumerate(batch.values())
     ]
     with whole(conn):
         merge.own_stage(conn, rows)

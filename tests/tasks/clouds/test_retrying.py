@@ -192,7 +192,7 @@ def test_every_account_is_covered_though_some_answers_are_throttled(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("accounts", "throttled"), [(3_000, 0.05), (1_000, 0.2)])
+@pytest.mark.parametrize(("accounts", "throttled"), [(10_000, 0.05), (2_000, 0.2)])
 def test_a_large_fleet_is_covered(virtually: Run, accounts: int, throttled: float) -> None:
     assert virtually(scan_fleet(accounts, 256, 50, throttled)) == {}
 
