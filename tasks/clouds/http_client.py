@@ -96,10 +96,8 @@ class HttpClient:
         connection it went out on: only ask for what may be asked twice.
         """
         while True:
-            connection = self._take_idle(origin)
-            kept = connection is not None
-            if connection is None:
-                connection = await self._connection(origin)
+            connection = self._take_idle(origin) or await self._connection(origin)
+            kept = connection.kept
             try:
                 return await connection.exchange(request)
             except _Stale:
@@ -239,6 +237,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, origin: Origin) -> None:
         self.origin = origin
         self.heard = loop.time()
+        self.kept = False  # it has answered before
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -252,6 +251,11 @@ class _Connection(asyncio.Protocol):
     def usable(self) -> bool:
         """Open, and not in the middle of an exchange."""
         return self._transport is not None and self._answer is None
+
+    @property
+    def _awaited(self) -> asyncio.Future[Answer] | None:
+        """The answer that is not whole yet, while an exchange is under way."""
+        return None if self._answer is None or self._answer.done() else self._answer
 
     async def exchange(self, request: bytes) -> Answer:
         if self._transport is None:
@@ -272,13 +276,13 @@ class _Connection(asyncio.Protocol):
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(self._broken("dropped"))
+        if (awaited := self._awaited) is not None:
+            awaited.set_exception(self._broken("dropped"))
 
     def fail(self, fault: HttpFault) -> None:
         """End the exchange under way, and with it the connection."""
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(fault)
+        if (awaited := self._awaited) is not None:
+            awaited.set_exception(fault)
         self.drop()
 
     def _broken(self, how: str) -> HttpFault:
@@ -291,7 +295,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard = self._loop.time()
-        if self._answer is None:  # nothing was asked
+        if self._awaited is None:
             self.drop()
             return
         self._begun = True
@@ -301,6 +305,7 @@ class _Connection(asyncio.Protocol):
             self.fail(NotHttp(f"{self.origin.authority} does not speak HTTP"))
 
     def eof_received(self) -> None:
+        self._close()  # now: whoever waits for a connection comes before its loss is told
         self._ended("cut")
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -308,20 +313,22 @@ class _Connection(asyncio.Protocol):
         self._ended(_words(error) if error is not None else "cut")
 
     def _ended(self, how: str) -> None:
-        if self._answer is None or self._answer.done():
+        if (awaited := self._awaited) is None:
             return
         if not self._begun:
-            self._answer.set_exception(_Stale())
+            awaited.set_exception(_Stale())
         elif self._until_the_end:
             self._complete()
         else:
-            self._answer.set_exception(self._broken(f"{how} in mid-answer"))
+            awaited.set_exception(self._broken(f"{how} in mid-answer"))
 
     # --- what the parser calls ---
 
     _until_the_end = False  # the answer has no length: it ends with the connection
 
     def on_message_begin(self) -> None:
+        if self._awaited is None:  # behind an answer that is whole: never read as the next one's
+            self.drop()
         self._headers, self._body, self._size = [], [], 0
         self._until_the_end = False
 
@@ -346,7 +353,7 @@ class _Connection(asyncio.Protocol):
             self._complete()
 
     def _complete(self) -> None:
-        if self._answer is None or self._answer.done():
+        if (awaited := self._awaited) is None:
             return
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._headers
@@ -361,7 +368,8 @@ class _Connection(asyncio.Protocol):
             except zlib.error:
                 self.fail(NotHttp(f"{self.origin.authority} answered with a broken gzip body"))
                 return
-        self._answer.set_result(Answer(self._parser.get_status_code(), headers, body))
+        self.kept = True
+        awaited.set_result(Answer(self._parser.get_status_code(), headers, body))
 
     def _close(self) -> None:
         transport, self._transport = self._transport, None

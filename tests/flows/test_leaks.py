@@ -250,7 +250,7 @@ def kill_while_it_writes(fleet: Any, run_id: str) -> None:
         ):
             assert time.monotonic() < deadline, "it never came to write"
             time.sleep(0.05)
-    process = process_at(found[0])
+    process = process_at(found[0], fleet.stack.postgres.port)
     assert soft_limit(process, "Max core file size") == 0
     assert writes_elsewhere(process, fleet.stack.dir) == []
     os.kill(process, signal.SIGKILL)
@@ -258,14 +258,18 @@ def kill_while_it_writes(fleet: Any, run_id: str) -> None:
         warehouse.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
         )
-    fleet.end(run_id)
+    state = fleet.end(run_id)
+    assert state["type"] == "CRASHED", state
 
 
-def process_at(port: int) -> int:
-    """The process whose TCP connection has this local port."""
+def process_at(port: int, server: int) -> int:
+    """The process whose TCP connection goes from this local port to this port of a server.
+
+    Connections to other servers may go out from the same local port.
+    """
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         parts = line.split()
-        if int(parts[1].rpartition(":")[2], 16) == port:
+        if [int(end.rpartition(":")[2], 16) for end in parts[1:3]] == [port, server]:
             wanted = f"socket:[{parts[9]}]"
             for link in Path("/proc").glob("[0-9]*/fd/*"):
                 try:
@@ -273,7 +277,7 @@ def process_at(port: int) -> int:
                         return int(link.parts[2])
                 except OSError:
                     continue
-    raise AssertionError(f"no process has port {port}")
+    raise AssertionError(f"no process has a connection from port {port} to {server}")
 
 
 def soft_limit(process: int, name: str) -> int:

@@ -240,6 +240,44 @@ async def test_what_is_no_answer(answers: list[bytes], fault: type[HttpFault], w
     assert "127.0.0.1" in str(caught.value)
 
 
+async def test_a_cut_is_told_to_the_one_it_hit() -> None:
+    answers = iter((b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", OK))
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(next(answers))
+
+    async with server(talk) as origin, client(connections=1) as http:
+        hit, next_in_line = await asyncio.gather(
+            http.ask(origin, REQUEST), http.ask(origin, REQUEST), return_exceptions=True
+        )
+    assert isinstance(hit, Unreachable)
+    assert isinstance(next_in_line, Answer)
+
+
+async def test_a_connection_handed_on_and_closed_meanwhile_is_replaced() -> None:
+    async with server(saying(OK)) as origin, client(connections=1) as http:
+        answers = await asyncio.gather(*(http.ask(origin, REQUEST) for _ in range(4)))
+    assert [answer.body for answer in answers] == [b"ok"] * 4
+
+
+@pytest.mark.parametrize("surplus", [b"HTTP/1.1 404 Not", OK.replace(b"ok", b"no"), b"\r\n?"])
+@pytest.mark.parametrize("apart", [False, True])
+async def test_what_nobody_asked_for_answers_nobody(surplus: bytes, apart: bool) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK if apart else OK + surplus)
+        if apart:
+            await asyncio.sleep(0.02)
+            writer.write(surplus)
+        await reader.read()
+
+    async with server(talk) as origin, client() as http:
+        for _ in range(3):
+            assert (await http.ask(origin, REQUEST)).body == b"ok"
+            await asyncio.sleep(0.05 if apart else 0)
+
+
 async def test_silence_and_drops_that_come_too_slowly() -> None:
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
