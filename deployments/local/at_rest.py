@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from psycopg import Connection, sql
 
-_DIGITS = frozenset(b"0123456789")
-_ALPHABETS = (frozenset(b"0123456789abcdef-"), frozenset(b"0123456789ABCDEF-"))
+_DIGITS = b"0123456789"
+_ALPHABETS = (_DIGITS + b"abcdef-", _DIGITS + b"ABCDEF-")
 # A hash, a UUID or a number in hexadecimal; a short word of its letters is still a word.
 LONG = 12
 SHORTEST_SECRET = 12  # characters by which a longer secret is known
@@ -181,30 +181,33 @@ def bytes_in_files(directory: Path, codes: Collection[str]) -> int:
 
 def _by_chance(content: bytes, start: int, end: int, encoding: Encoding) -> bool:
     """Whether these are only a part of a longer number, a hash, or a fraction of a second."""
-    before, after = content[max(0, start - 1) : start], content[end : end + 1]
-    if encoding is PLAIN and before == bytes([2 * (end - start) + 3]):
+    if encoding is PLAIN and content[max(0, start - 1) : start] == bytes([2 * (end - start) + 3]):
         return False  # how PostgreSQL writes the length of a text of just this size before it
+    before = _FLAGS.sub(b"", content[max(0, start - 3 * LONG) : start + 1])[:-1]
+    after = _FLAGS.sub(b"", content[end - 1 : end + 3 * LONG])[1:]
     if encoding.name == "hexadecimal":
         longer = 2 * LONG + 1
-        return any(_run(content, start, end, one, longer) >= longer for one in _ALPHABETS)
+        return any(_run(before, after, one) + end - start >= longer for one in _ALPHABETS)
     if encoding.name not in ("plain", "in two halves"):
         return False
-    if (before and before[0] in _DIGITS) or (after and after[0] in _DIGITS):
+    if _run(before, after, _DIGITS):
         return True
-    if before == b"." and content[start - 2 : start - 1].isdigit():
+    if before[-1:] == b"." and before[-2:-1].isdigit():
         return True
     if encoding is not PLAIN:
-        return before in (b":", b",", b"-")  # 10:00:48.123 456, 1,123 456
-    return any(_run(content, start, end, alphabet, LONG) >= LONG for alphabet in _ALPHABETS)
+        return before[-1:] in (b":", b",", b"-")  # 10:00:48.123 456, 1,123 456
+    return any(_run(before, after, one) + end - start >= LONG for one in _ALPHABETS)
 
 
-def _run(content: bytes, start: int, end: int, alphabet: frozenset[int], most: int) -> int:
-    """How long the word of ``alphabet`` round a place is, counted up to ``most``."""
-    while end < len(content) and content[end] in alphabet and end - start < most:
-        end += 1
-    while start > 0 and content[start - 1] in alphabet and end - start < most:
-        start -= 1
-    return end - start
+# One byte between characters that would be a word without it: PostgreSQL's compression puts one
+# that tells letters from references before each eight of them.
+_FLAGS = re.compile(rb"(?<=[ -~])[^ -~\t\n\r](?=[ -~])")
+
+
+def _run(before: bytes, after: bytes, alphabet: bytes) -> int:
+    """How many characters of ``alphabet`` stand right before and right after a place."""
+    left = len(before) - len(before.rstrip(alphabet))
+    return left + len(after) - len(after.lstrip(alphabet))
 
 
 def rows_of(conn: Connection) -> Iterator[tuple[str, bytes]]:

@@ -55,6 +55,23 @@ def test_digits_that_only_happen_to_be_there_are_not(tmp_path: Path, where: str)
     assert bytes_in_files(tmp_path, {CODE}) == 0
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"097b6497\x004d%s\x00f03c7b0a\x0480\x11jce",
+        b"6-11-27T\x0009:16:47\x00.%sZ\x005a8da739",
+        b"2026\x00-11-27T0\x009:16:42.\x00%sZ5\x0029fb",
+        b"`%s\x00562db4`",
+        b"took 0.123\x00%s",
+    ],
+)
+def test_nor_are_those_that_compression_has_put_a_byte_beside(content: bytes) -> None:
+    """PostgreSQL's compression puts a byte of flags before each eight letters."""
+    assert list(codes_in(content % CODE.encode(), {CODE})) == []
+    quoted = b'6-11-27T\x00" code": \x00"%s",\x00 "by": '
+    assert len(list(codes_in(quoted % CODE.encode(), {CODE}))) == 1
+
+
 @pytest.mark.parametrize("after", [b"\x00", b"\x1bAda", b"1", b"approve"])
 def test_a_code_in_a_record_of_the_database_is_found(tmp_path: Path, after: bytes) -> None:
     """PostgreSQL writes one byte of length, the text, and the next column, maybe like a digit."""
