@@ -147,7 +147,8 @@ class Resource:
     what has none. ``kind`` is "{cloud}.{service}.{resource}". ``config`` holds the parts that rules
     read, in the API's own spelling. ``etag`` tells this very version of it from another with the
     same configuration, where the cloud does: ARM's and CloudFront's ETag, the id of GuardDuty's
-    detector.
+    detector. ``reads``: where not all parts of it were asked for, the permissions of those that
+    were; None where all were.
     """
 
     cloud: Cloud
@@ -159,6 +160,11 @@ class Resource:
     config: Config
     tags: Mapping[str, str] = field(default_factory=dict)
     etag: str = ""
+    reads: frozenset[str] | None = field(default=None, compare=False)
+
+    def shows(self, rule: Rule) -> bool:
+        """Whether all that ``rule`` reads was asked for."""
+        return self.reads is None or self.reads.issuperset(rule.reads)
 
     @property
     def fingerprint(self) -> str:

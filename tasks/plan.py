@@ -293,6 +293,7 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
 
 
 def resource_json(resource: Resource) -> dict[str, Any]:
+    reads = {} if resource.reads is None else {"reads": sorted(resource.reads)}
     return {
         "cloud": resource.cloud.value,
         "account": resource.account,
@@ -304,6 +305,7 @@ def resource_json(resource: Resource) -> dict[str, Any]:
         "gaps": resource.config.gaps,
         "tags": dict(resource.tags),
         "etag": resource.etag,
+        **reads,
     }
 
 
@@ -318,6 +320,7 @@ def resource_from_json(data: Mapping[str, Any]) -> Resource:
         config=Config(data["config"], data.get("gaps")),
         tags=data.get("tags") or {},
         etag=data.get("etag") or "",
+        reads=frozenset(data["reads"]) if "reads" in data else None,
     )
 
 

@@ -116,9 +116,14 @@ def plan_findings(
 
 
 def _just_read(inventory: Inventory, found: Sequence[Finding]) -> dict[str, Reading]:
-    """What this process has read a moment ago of the findings' resources, by their ids."""
+    """What this process has read a moment ago of the findings' resources, by their ids, where
+    that shows all that their rules read."""
     places = {finding.resource: (finding.cloud, finding.account) for finding in found}
     readings = {one: just_read(inventory, *place, one) for one, place in places.items()}
+    for finding in found:
+        reading = readings[finding.resource]
+        if reading is not None and not reading.resource.shows(rule(finding.rule)):
+            readings[finding.resource] = None
     return {one: reading for one, reading in readings.items() if reading is not None}
 
 
@@ -149,11 +154,10 @@ def plan_back(inventory: Inventory, account: Account, finding: Finding, back: Ba
     Raises BadInput when that is not possible any more: ChangedSince, with what has changed, when
     the resource is not as the remediation left it.
     """
-    (now,) = read_resources(inventory, account, [finding])
-    if isinstance(now, ResourceGone):
-        raise BadInput("remediation_id", "its resource does not exist any more.")
-    if isinstance(now, SutureError):
-        raise now
+    try:
+        now = look_at(inventory, account, back.after).resource
+    except ResourceGone:
+        raise BadInput("remediation_id", "its resource does not exist any more.") from None
     if now.fingerprint != back.after.fingerprint:
         raise ChangedSince(drift(back.after, now))
     done = plan_from_json(back.record.plan)
@@ -226,12 +230,7 @@ def plan_finding(finding_id: str, texts: Mapping[str, str]) -> Plan:
 
 def look_at(inventory: Inventory, account: Account, known: Resource) -> Seen:
     """The resource as it is now, with what hangs on it, for a snapshot. Raises CloudError."""
-    return read_with(
-        inventory,
-        lambda scanner: scanner.look(
-            account.cloud, account.id, account.source, known.kind, known.id, known.region
-        ),
-    )
+    return read_with(inventory, lambda scanner: scanner.look(account.source, known))
 
 
 def read_resources(
@@ -254,6 +253,7 @@ async def _read(scanner: Scanner, account: Account, finding: Finding) -> Resourc
             finding.kind,
             finding.resource,
             finding.region,
+            rule=rule(finding.rule),
         )
     except SutureError as error:
         return error

@@ -893,14 +893,19 @@ def _properties(part: Part, item: Mapping[str, Any]) -> Any:
     return {key: value for key, value in said.items() if key in part.only} if part.only else said
 
 
-async def read_one(api: AzureApi, subscription: str, kind: str, resource_id: str) -> Resource:
-    """One resource as it is now. Raises ResourceGone, or another CloudError."""
-    return (await look(api, subscription, kind, resource_id)).resource
+async def look(
+    api: AzureApi,
+    subscription: str,
+    kind: str,
+    resource_id: str,
+    needed: frozenset[str] | None = None,
+) -> Seen:
+    """One resource as it is now, with what hangs on it.
 
-
-async def look(api: AzureApi, subscription: str, kind: str, resource_id: str) -> Seen:
-    """One resource as it is now, with what hangs on it. Raises as ``read_one`` does."""
-    collector = COLLECTORS[kind]
+    ``needed`` are the reads of the parts that are asked for; None: all are. Raises ResourceGone,
+    or another CloudError.
+    """
+    collector = COLLECTORS[kind].narrowed(needed)
     if collector.itself:
         whole = await _subscription(api, f"/subscriptions/{subscription}", collector)
         return Seen(await _whole(api, collector, whole))

@@ -10,13 +10,14 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 from tasks import settings
 from tasks.clouds import aws_collect, azure_collect
 from tasks.clouds.aws_api import AwsApi
 from tasks.clouds.aws_credentials import AwsKeyring, hub_account
+from tasks.clouds.aws_kinds import COLLECTORS as AWS_KINDS
 from tasks.clouds.aws_view import GLOBAL, AwsView
 from tasks.clouds.azure_api import GRAPH, AzureApi
 from tasks.clouds.azure_graph import MOST_SUBSCRIPTIONS, SharedGraph
@@ -68,6 +69,7 @@ class Scanner:
         self._opening = asyncio.Lock()
         self._aws: dict[str, tuple[AwsApi, AwsKeyring]] = {}
         self._azure: dict[str, AzureApi] = {}
+        self._in_force: dict[Cloud, frozenset[str]] = {}  # what its rules read
 
     async def __aenter__(self) -> Scanner:
         self._opened = AsyncExitStack()
@@ -208,30 +210,62 @@ class Scanner:
         return AccountScan(account, resources, observations, coverage, lag=lag)
 
     async def read(
-        self, cloud: Cloud, account_id: str, source: str, kind: str, resource_id: str, region: str
+        self,
+        cloud: Cloud,
+        account_id: str,
+        source: str,
+        kind: str,
+        resource_id: str,
+        region: str,
+        *,
+        rule: Rule | None = None,
     ) -> Resource:
-        """One resource as it is now: for a plan, for drift.
+        """One resource as it is now: to judge it, for a plan.
 
-        Raises ResourceGone, or another CloudError.
+        Asked for are, as in a scan, the parts that the rules in force need, and those that ``rule``
+        needs, where it is read for one. Raises ResourceGone, or another CloudError.
         """
-        return await self._read(
+        reads = self._needed(cloud, kind, rule)
+
+        async def of_azure(api: AzureApi) -> Resource:
+            return (await azure_collect.look(api, account_id, kind, resource_id, reads)).resource
+
+        found = await self._read(
             Account(cloud=cloud, id=account_id, source=source),
-            lambda view: aws_collect.read_one(view, kind, resource_id, region),
-            lambda api: azure_collect.read_one(api, account_id, kind, resource_id),
+            lambda view: aws_collect.read_one(
+                replace(view, needed=reads), kind, resource_id, region
+            ),
+            of_azure,
+        )
+        return found if reads is None else replace(found, reads=reads)
+
+    async def look(self, source: str, known: Resource) -> Seen:
+        """A resource as it is now and what hangs on it: for a snapshot, for drift, to verify a fix.
+
+        It is read in the parts in which ``known`` was, whichever rules are in force meanwhile, so
+        that the two can be compared. Raises what ``read`` raises.
+        """
+        reads, kind = known.reads, known.kind
+        seen = await self._read(
+            Account(cloud=known.cloud, id=known.account, source=source),
+            lambda view: aws_collect.look(
+                replace(view, needed=reads), kind, known.id, known.region
+            ),
+            lambda api: azure_collect.look(api, known.account, kind, known.id, reads),
+        )
+        return (
+            seen if reads is None else replace(seen, resource=replace(seen.resource, reads=reads))
         )
 
-    async def look(
-        self, cloud: Cloud, account_id: str, source: str, kind: str, resource_id: str, region: str
-    ) -> Seen:
-        """One resource as it is now and what hangs on it: for a snapshot, to verify a fix.
-
-        Raises what ``read`` raises.
-        """
-        return await self._read(
-            Account(cloud=cloud, id=account_id, source=source),
-            lambda view: aws_collect.look(view, kind, resource_id, region),
-            lambda api: azure_collect.look(api, account_id, kind, resource_id),
-        )
+    def _needed(self, cloud: Cloud, kind: str, rule: Rule | None) -> frozenset[str] | None:
+        """What of one kind the rules in force read, and ``rule``; None where that is all of it."""
+        if cloud not in self._in_force:
+            rules = chain.from_iterable(self._rules_by_kind(cloud, None).values())
+            self._in_force[cloud] = frozenset(read for one in rules for read in one.reads)
+        aws = cloud is Cloud.AWS
+        there = frozenset(AWS_KINDS[kind].reads if aws else azure_collect.COLLECTORS[kind].reads)
+        needed = there & self._in_force[cloud].union(rule.reads if rule is not None else ())
+        return None if needed == there else needed
 
     async def _read(
         self,

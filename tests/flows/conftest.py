@@ -23,6 +23,7 @@ from deployments.local.stack import Stack
 from tasks.clouds.scanner import Scanner
 from tasks.inventory import load_inventory
 from tasks.model import Finding, Resource
+from tasks.rules import RULES
 from tasks.warehouse import remediations
 from tasks.warehouse.audit import verify_chain
 from tasks.warehouse.database import connect
@@ -215,12 +216,13 @@ class ScannedFleet:
     # --- the clouds ----------------------------------------------------------------------------
 
     def now(self, finding: Finding) -> Resource:
-        """The finding's resource as it is in the cloud now, read as the scanner."""
+        """All of the finding's resource as it is in the cloud now, read as the scanner."""
         with self.warehouse() as warehouse:
             account = account_of(warehouse, finding.cloud, finding.account)
 
         async def read() -> Resource:
-            async with Scanner(load_inventory(Path(self.stack.env["SUTURE_INVENTORY"]))) as scanner:
+            inventory = load_inventory(Path(self.stack.env["SUTURE_INVENTORY"]))
+            async with Scanner(inventory, rules=RULES) as scanner:
                 return await scanner.read(
                     account.cloud,
                     account.id,

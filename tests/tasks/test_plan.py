@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,8 @@ from tasks.plan import (
     make_plan,
     plan_from_json,
     plan_json,
+    resource_from_json,
+    resource_json,
     restore_plan,
 )
 from tasks.rules import rule
@@ -63,6 +66,18 @@ def test_a_plan_survives_the_warehouse() -> None:
     assert back.hash == plan.hash
     assert back.steps == plan.steps
     assert back.resource.fingerprint == plan.resource.fingerprint
+    assert back.resource.reads is None
+
+
+def test_what_was_read_of_a_resource_is_said_where_it_was_not_all() -> None:
+    part = replace(group(), reads=frozenset({"ec2:DescribeSecurityGroups"}))
+    back = resource_from_json(json.loads(json.dumps(resource_json(part))))
+    assert back.reads == part.reads
+    assert back.fingerprint == part.fingerprint == group().fingerprint
+    assert back.shows(rule("aws_ec2_security_group_ssh_not_open"))
+    assert not back.shows(rule("aws_s3_bucket_tls_only"))
+    assert group().shows(rule("aws_s3_bucket_tls_only"))
+    assert "reads" not in resource_json(group())
 
 
 def test_the_page_says_what_where_why_and_what_it_needs() -> None:

@@ -49,6 +49,7 @@ from tasks.drift import ChangedSince, drift
 from tasks.errors import (
     AccessRefused,
     BadInput,
+    CloudError,
     CloudTimeout,
     Conflict,
     GateRefused,
@@ -61,7 +62,7 @@ from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict, canonical
 from tasks.plan import Plan
 from tasks.planning import by_account, find_findings, plan_finding, plan_restore, read_resources
 from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Answered, More, Run, paragraph
-from tasks.rules import rule
+from tasks.rules import RULES, rule
 from tasks.snapshot import ABSENT, content_diff
 from tasks.story import tell
 from tasks.warehouse import gate_requests, halts, remediations, scans
@@ -197,9 +198,17 @@ class Bench:
             return account_of(warehouse, found.cloud, found.account)
 
     def now(self, found: Finding) -> Any:
-        """The resource as it is in the cloud, or the error that reading it gave."""
-        (seen,) = read_resources(self.inventory, self.account(found), [found])
-        return seen
+        """All of the resource as it is in the cloud, or the error that reading it gave."""
+        place = (found.cloud, found.account, self.account(found).source)
+
+        async def read() -> Any:
+            async with Scanner(self.inventory, rules=RULES) as scanner:
+                try:
+                    return await scanner.read(*place, found.kind, found.resource, found.region)
+                except CloudError as error:
+                    return error
+
+        return asyncio.run(read())
 
     def verdict(self, found: Finding) -> Verdict:
         return rule(found.rule).judge(self.now(found))[0]
@@ -673,6 +682,42 @@ def test_restore_puts_back_byte_for_byte_and_reopens(bench: Bench, rule_id: str)
     assert bench.status(finding) == "open"
     with pytest.raises(BadInput, match="nothing of it to put back"):
         remediation.begin_restore.fn(str(uuid4()), run.items[0].id, "a test")
+    bench.close_gate(finding)
+
+
+STORAGE, OTHERS = "azure_storage_account_*", "aws_iam_*"
+
+
+@pytest.mark.parametrize(
+    ("rule_id", "first", "later"),
+    [
+        (HTTPS_ONLY, HTTPS_ONLY, STORAGE),
+        (HTTPS_ONLY, STORAGE, OTHERS),
+        (BUCKET, BUCKET, "aws_s3_bucket_*"),
+        (BUCKET, "aws_s3_bucket_*", OTHERS),
+    ],
+)
+def test_a_restore_does_not_mind_which_rules_are_in_force_meanwhile(
+    bench: Bench, rule_id: str, first: str, later: str
+) -> None:
+    """The resource is read in the parts in which it was when it was changed."""
+    bench.patch.setenv("SUTURE_RULES", first)
+    (finding,) = bench.take(rule_id)
+    before = bench.now(finding)
+    run = bench.begin([finding])
+    bench.answer(run, bench.open(finding).code.get_secret_value())
+    assert bench.states(run) == ["remediated"]
+    bench.close_gate(finding)
+    with connect() as warehouse:
+        taken = remediations.snapshots(warehouse, run.items[0].id)
+    assert {one.resource.shows(rule(rule_id)) for one in taken} == {True}
+    assert {one.resource.reads is None for one in taken} == {first != rule_id}
+
+    bench.patch.setenv("SUTURE_RULES", later)
+    back = remediation.begin_restore.fn(str(uuid4()), run.items[0].id, "a test")
+    bench.answer(back, bench.open(finding).code.get_secret_value())
+    assert bench.end(back)[0] == "Restored"
+    assert bench.now(finding).config == before.config
     bench.close_gate(finding)
 
 

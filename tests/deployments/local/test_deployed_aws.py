@@ -64,7 +64,7 @@ class Deployed:
 
     def read(self, kind: str, resource: str, region: str) -> Resource:
         async def read() -> Resource:
-            async with Scanner(self.inventory) as scanner:
+            async with Scanner(self.inventory, rules=RULES) as scanner:
                 account = self.account
                 return await scanner.read(
                     account.cloud, account.id, account.source, kind, resource, region

@@ -78,7 +78,7 @@ class Deployed:
 
     def read(self, finding: Observation) -> Resource:
         async def read() -> Resource:
-            async with Scanner(self.inventory) as scanner:
+            async with Scanner(self.inventory, rules=RULES) as scanner:
                 return await scanner.read(
                     Cloud.AZURE,
                     finding.account,

@@ -45,7 +45,7 @@ from tasks.clouds.scanner import Scanner
 from tasks.clouds.transport import Limits
 from tasks.inventory import AwsSource, AzureSource, HubCredentials, Inventory, load_inventory
 from tasks.model import Account, AccountScan, Call, Cloud, Resource, Rule, Step, Verdict
-from tasks.rules import rule
+from tasks.rules import RULES, rule
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Answer], AbstractAsyncContextManager[str]]
@@ -183,18 +183,26 @@ class Gated:
         return Account(cloud, finding["account"], source=sources[0].name)
 
     def read(self, finding: Mapping[str, str]) -> Resource:
-        """The finding's resource as it is now, read with the scanner's identity."""
-        account, kind = self.account(finding), rule(finding["rule"]).kind
+        """All of the finding's resource as it is now, read with the scanner's identity."""
+        return self._read(finding, RULES)
+
+    def read_for_its_rule(self, finding: Mapping[str, str]) -> Resource:
+        """The same, but only what the finding's rule reads of it."""
+        return self._read(finding, ())
+
+    def _read(self, finding: Mapping[str, str], in_force: Sequence[Rule]) -> Resource:
+        account, row = self.account(finding), rule(finding["rule"])
 
         async def read() -> Resource:
-            async with Scanner(self.inventory) as scanner:
+            async with Scanner(self.inventory, rules=in_force) as scanner:
                 return await scanner.read(
                     account.cloud,
                     account.id,
                     account.source,
-                    kind,
+                    row.kind,
                     finding["resource"],
                     finding["region"],
+                    rule=row,
                 )
 
         return asyncio.run(read())

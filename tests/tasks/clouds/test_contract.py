@@ -55,8 +55,11 @@ def test_a_row_is_found_fixed_and_put_back_and_its_session_does_no_more(
     before = gated.read(finding)
     assert row.judge(before) == (Verdict.FAIL, "")
     assert gated.scan(finding) == [Verdict.FAIL], "what the rule reads is not enough to find it"
-    steps = steps_of(row, before, table.values(row))
+    shown = gated.read_for_its_rule(finding)
+    assert shown.shows(row)
+    steps = steps_of(row, shown, table.values(row))
     assert steps
+    assert steps == steps_of(row, before, table.values(row)), "what it reads does not make its plan"
     sibling = None
     if not table.kinds[row.kind].get("alone"):  # an account has some things only once
         other = customer.plant(table, row, table.examples[row.id][1][0])

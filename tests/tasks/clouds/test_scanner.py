@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tasks.clouds.transport import Limits
 from tasks.errors import BadInput, CloudTimeout, MissingData, ResourceGone
 from tasks.inventory import AwsSource, AzureSource, HubCredentials, Inventory
 from tasks.model import Account, AccountScan, Cloud, Resource, Rule, Severity, Verdict
-from tasks.rules import rules_of
+from tasks.rules import RULES, rule, rules_of
 
 
 def a_rule(kind: str = "aws.ec2.ebs_defaults", **changes: Any) -> Rule:
@@ -132,8 +133,13 @@ async def test_scanning_all_says_of_each_what_scanning_it_alone_says(
     }
 
 
+FEW = tuple(rule(one) for one in ("azure_storage_account_https_only", "aws_s3_bucket_tls_only"))
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("rules", [None, FEW, RULES], ids=["settings", "few", "all"])
 async def test_resource_is_read_again_through_the_scanner(
+    rules: Sequence[Rule] | None,
     aws: EmulatedAws,
     azure: EmulatedAzure,
     aws_source: AwsSource,
@@ -147,17 +153,45 @@ async def test_resource_is_read_again_through_the_scanner(
         Account(Cloud.AWS, aws_account, source="acme"),
         Account(Cloud.AZURE, subscription, source="contoso"),
     ]
-    async with Scanner(inventory, quick) as scanner:
+    async with Scanner(inventory, quick, rules) as scanner:
         for account in accounts:
             scan = await scanner.scan(account)
-            for one in scan.resources[:3]:
+            assert not scan.failed
+            for one in {one.kind: one for one in scan.resources}.values():
                 again = await scanner.read(
                     one.cloud, one.account, account.source, one.kind, one.id, one.region
                 )
                 assert again == one
+                seen = await scanner.look(account.source, again)
+                assert (seen.resource, seen.resource.reads) == (one, again.reads)
         gone = "arn:aws:s3:::not-there-9"
         with pytest.raises(ResourceGone):
             await scanner.read(Cloud.AWS, aws_account, "acme", "aws.s3.bucket", gone, "us-east-1")
+
+
+@pytest.mark.slow
+async def test_a_resource_is_read_in_the_parts_that_its_rules_need(
+    azure: EmulatedAzure, azure_source: AzureSource, subscription: str, quick: Limits
+) -> None:
+    https_only, soft_delete = FEW[0], rule("azure_storage_account_blob_soft_delete")
+    inventory = Inventory(azure=(azure_source,))
+    account = Account(Cloud.AZURE, subscription, source="contoso")
+    async with Scanner(inventory, quick, [https_only]) as scanner:
+        one = (await scanner.scan(account)).resources[0]
+        place = (one.cloud, one.account, account.source, one.kind, one.id, one.region)
+        calls = scanner.calls
+        narrow = await scanner.read(*place)
+        wider = await scanner.read(*place, rule=soft_delete)
+        assert scanner.calls - calls == 1 + 2
+        assert (narrow.shows(https_only), narrow.shows(soft_delete)) == (True, False)
+        assert (wider.shows(https_only), wider.shows(soft_delete)) == (True, True)
+        assert wider.config.keys() - narrow.config.keys() == {"blobServices"}
+    async with Scanner(inventory, quick, RULES) as scanner:
+        whole = await scanner.read(*place)
+        assert whole.reads is None
+        assert whole.config.keys() > wider.config.keys()
+        for known in (narrow, wider, whole):
+            assert (await scanner.look(account.source, known)).resource == known
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from tasks.calls import CallMade
 from tasks.clouds import shared_scanner
 from tasks.clouds.shared_scanner import FRESH, Reading, Readings, shared
 from tasks.inventory import Inventory, Issuer
-from tasks.model import Account, Cloud, Config, Finding, Resource, Severity
+from tasks.model import Account, Cloud, Config, Finding, Resource, Rule, Severity
 from tasks.planning import plan_findings
 from tasks.policy import Mode, Policy
 from tasks.rules import rule
@@ -71,13 +71,25 @@ def test_what_nobody_takes_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(readings._latest) <= 1
 
 
+async def test_what_was_read_for_other_rules_is_read_again() -> None:
+    scanner: Any = Counts()
+    known = replace(bucket("a"), reads=frozenset({"s3:GetBucketAcl"}))
+    policy = Policy("close", Mode.AUTOMATIC)
+    with shared(scanner, INVENTORY) as readings:
+        readings.keep(replace(reading("a"), resource=known))
+        (one,) = await asyncio.to_thread(plan_findings, INVENTORY, ACCOUNT, [finding("a")], policy)
+    assert scanner.read_ == ["a"]
+    assert one.state == "waiting"
+
+
 class Counts:
     """A scanner that counts how often each bucket is read."""
 
     def __init__(self) -> None:
         self.read_: list[str] = []
 
-    async def read(self, *asked: str) -> Resource:
+    async def read(self, *asked: str, rule: Rule) -> Resource:
+        assert rule is RULE
         name = asked[4].rpartition(":")[2]
         self.read_.append(name)
         return bucket(name)
