@@ -24,6 +24,8 @@ os.environ["SUTURE_RULES"] = ",".join(
 )
 # In the emulated fleets some accounts throttle every call: each scan waits for them to the end.
 os.environ["SUTURE_SCAN_PATIENCE"] = "5"
+# Each takes more than a second to start. What several do together has tests that ask for them.
+os.environ["SUTURE_SCAN_PROCESSES"] = "1"
 
 from collections.abc import Iterator
 from itertools import count

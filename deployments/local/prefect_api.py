@@ -49,7 +49,11 @@ class PrefectApi:
 
     def waits(self, run_id: str) -> bool:
         """Whether a run waits for an answer and its form can be filled in."""
-        if self.state(run_id).get("type") != "PAUSED":
+        return self.waits_in(run_id, self.state(run_id))
+
+    def waits_in(self, run_id: str, state: Mapping[str, Any]) -> bool:
+        """The same, of a state that it was just found in."""
+        if state.get("type") != "PAUSED":
             return False
         inputs = self._post(f"/flow_runs/{run_id}/input/filter", {"prefix": "", "limit": 50})
         return any(str(one["key"]).endswith("-schema") for one in inputs)

@@ -893,6 +893,20 @@ def _properties(part: Part, item: Mapping[str, Any]) -> Any:
     return {key: value for key, value in said.items() if key in part.only} if part.only else said
 
 
+async def read_one(
+    api: AzureApi,
+    subscription: str,
+    kind: str,
+    resource_id: str,
+    needed: frozenset[str] | None = None,
+) -> Resource:
+    """One resource as it is now. Raises ResourceGone, or another CloudError.
+
+    ``needed`` are the reads of the parts that are asked for; None: all are.
+    """
+    return (await look(api, subscription, kind, resource_id, needed)).resource
+
+
 async def look(
     api: AzureApi,
     subscription: str,
@@ -900,11 +914,7 @@ async def look(
     resource_id: str,
     needed: frozenset[str] | None = None,
 ) -> Seen:
-    """One resource as it is now, with what hangs on it.
-
-    ``needed`` are the reads of the parts that are asked for; None: all are. Raises ResourceGone,
-    or another CloudError.
-    """
+    """One resource as ``read_one`` gives it, with what hangs on it. Raises as that does."""
     collector = COLLECTORS[kind].narrowed(needed)
     if collector.itself:
         whole = await _subscription(api, f"/subscriptions/{subscription}", collector)

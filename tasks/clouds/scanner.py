@@ -226,16 +226,12 @@ class Scanner:
         needs, where it is read for one. Raises ResourceGone, or another CloudError.
         """
         reads = self._needed(cloud, kind, rule)
-
-        async def of_azure(api: AzureApi) -> Resource:
-            return (await azure_collect.look(api, account_id, kind, resource_id, reads)).resource
-
         found = await self._read(
             Account(cloud=cloud, id=account_id, source=source),
             lambda view: aws_collect.read_one(
                 replace(view, needed=reads), kind, resource_id, region
             ),
-            of_azure,
+            lambda api: azure_collect.read_one(api, account_id, kind, resource_id, reads),
         )
         return found if reads is None else replace(found, reads=reads)
 

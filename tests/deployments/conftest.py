@@ -42,6 +42,7 @@ NAMES = {
     "react/own-react",
     "housekeeping/own-housekeeping",
 }
+Deployed = dict[str, dict[str, Any]]  # by "flow/deployment"
 CIDRS = Input("allowed_cidrs", "cidrs", "Networks that may still connect")
 
 
@@ -244,28 +245,38 @@ def http(stack: Stack) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture
-def deployed(
-    tmp_path: Path, env: dict[str, str], http: httpx.Client
-) -> Iterator[dict[str, dict[str, Any]]]:
+@pytest.fixture(scope="module")
+def deployments(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """What prefect.yaml deploys, under other names and to another pool than the shared stack's."""
+    folder = tmp_path_factory.mktemp("deployed")
     text = PREFECT_YAML.read_text()
     text = text.replace("    name: suture\n", f"    name: {POOL}\n").replace(
         "  - name: ", "  - name: own-"
     )
-    (tmp_path / "prefect.yaml").write_text(text)
-    http.post("/work_pools/", json={"name": POOL, "type": "process"}).raise_for_status()
-    done = subprocess.run(
-        [PREFECT, "--no-prompt", "deploy", "--all"],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = {name: http.get(f"/deployments/name/{name}").json() for name in NAMES}
-    yield found
-    for deployment in found.values():
-        http.delete(f"/deployments/{deployment['id']}").raise_for_status()
-    http.delete(f"/work_pools/{POOL}").raise_for_status()
+    (folder / "prefect.yaml").write_text(text)
+    with httpx.Client(base_url=stack.api_url, timeout=30, trust_env=False) as http:
+        http.post("/work_pools/", json={"name": POOL, "type": "process"}).raise_for_status()
+        done = subprocess.run(
+            [PREFECT, "--no-prompt", "deploy", "--all"],
+            cwd=folder,
+            env=stack.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = {name: http.get(f"/deployments/name/{name}").json() for name in NAMES}
+        yield found
+        for deployment in found.values():
+            http.delete(f"/deployments/{deployment['id']}").raise_for_status()
+        http.delete(f"/work_pools/{POOL}").raise_for_status()
+
+
+@pytest.fixture
+def deployed(deployments: Deployed, http: httpx.Client) -> Iterator[Deployed]:
+    """The deployments, of which no run is left afterwards."""
+    yield deployments
+    ids = [one["id"] for one in deployments.values()]
+    runs = http.post("/flow_runs/filter", json={"deployments": {"id": {"any_": ids}}})
+    for run in runs.raise_for_status().json():
+        http.delete(f"/flow_runs/{run['id']}").raise_for_status()

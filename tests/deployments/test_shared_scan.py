@@ -51,7 +51,13 @@ FINDINGS = "SELECT id, status, severity FROM findings ORDER BY id"
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Simulator]:
-    """Slow enough for a share to begin while there is work, on a busy machine too."""
+    with simulator("--aws", str(ACCOUNTS), "--latency-ms", "20") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def slow_fleet() -> Iterator[Simulator]:
+    """The same, slow enough for a share to begin while there is work, on a busy machine too."""
     with simulator("--aws", str(ACCOUNTS), "--latency-ms", "1000") as running:
         yield running
 
@@ -59,6 +65,17 @@ def fleet() -> Iterator[Simulator]:
 @pytest.fixture(scope="module")
 def own(stack: Stack, fleet: Simulator, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Suture's environment for the simulated fleet, but for its warehouse."""
+    return reaching(fleet, stack, tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="module")
+def own_slow(
+    stack: Stack, slow_fleet: Simulator, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    return reaching(slow_fleet, stack, tmp_path_factory.mktemp("slow"))
+
+
+def reaching(fleet: Simulator, stack: Stack, folder: Path) -> dict[str, str]:
     aws = fleet.told["aws"]
     source = {
         "name": "simulated",
@@ -70,7 +87,7 @@ def own(stack: Stack, fleet: Simulator, tmp_path_factory: pytest.TempPathFactory
         "ca_file": fleet.told["ca_file"],
         "credentials": {"access_key_id_env": "OWN_KEY", "secret_access_key_env": "OWN_SECRET"},
     }
-    inventory = tmp_path_factory.mktemp("shared") / "inventory.yaml"
+    inventory = folder / "inventory.yaml"
     with inventory.open("w") as file:
         YAML(typ="safe").dump({"suture": 1, "aws": [source]}, file)
     return {
@@ -87,6 +104,11 @@ def own(stack: Stack, fleet: Simulator, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def env(own: dict[str, str], warehouse_url: str) -> dict[str, str]:
     return {**own, "SUTURE_WAREHOUSE_URL": warehouse_url}
+
+
+@pytest.fixture
+def slow_env(own_slow: dict[str, str], warehouse_url: str) -> dict[str, str]:
+    return {**own_slow, "SUTURE_WAREHOUSE_URL": warehouse_url}
 
 
 @pytest.fixture
@@ -164,16 +186,16 @@ def assumed(fleet: Simulator) -> int:
 
 
 def test_two_workers_share_a_scan_and_each_account_is_scanned_once(
-    fleet: Simulator,
-    env: dict[str, str],
+    slow_fleet: Simulator,
+    slow_env: dict[str, str],
     deployed: dict[str, Any],
     alone: list[tuple[Any, ...]],
     api: PrefectApi,
     http: httpx.Client,
     tmp_path: Path,
 ) -> None:
-    assumed(fleet)
-    with workers(2, env, tmp_path):
+    assumed(slow_fleet)
+    with workers(2, slow_env, tmp_path):
         run = api.start(SCAN, {**PARAMETERS, "workers": 2})
         state = api.wait([run], seconds=240)[run]
         (share,) = api.runs_of(SHARE)
@@ -182,27 +204,27 @@ def test_two_workers_share_a_scan_and_each_account_is_scanned_once(
     assert f"{ACCOUNTS} accounts and subscriptions scanned, 0 failed" in state["message"]
     taken = int(shared["message"].split()[0])
     assert 0 < taken < ACCOUNTS
-    assert assumed(fleet) == ACCOUNTS
-    scan, rows = loads(env)
+    assert assumed(slow_fleet) == ACCOUNTS
+    scan, rows = loads(slow_env)
     assert len(rows) == ACCOUNTS
-    assert findings(env) == alone
+    assert findings(slow_env) == alone
     for one in (run, share):
         assert f"scan:{scan}" in http.get(f"/flow_runs/{one}").json()["tags"]
 
 
 def test_a_share_that_is_killed_loses_nothing(
-    env: dict[str, str],
+    slow_env: dict[str, str],
     deployed: dict[str, Any],
     alone: list[tuple[Any, ...]],
     api: PrefectApi,
     tmp_path: Path,
 ) -> None:
-    with workers(2, env, tmp_path):
+    with workers(2, slow_env, tmp_path):
         run = api.start(SCAN, {**PARAMETERS, "workers": 2})
         share = until(lambda: next(iter(api.runs_of(SHARE)), None))
         process = until(lambda: process_of(share))
         scanning = until(lambda: next(iter(children(process)), None))
-        until(lambda: taken_by(env) > 1)  # the share's and the other run's
+        until(lambda: taken_by(slow_env) > 1)  # the share's and the other run's
         os.kill(process, signal.SIGKILL)
         until(lambda: not Path(f"/proc/{scanning}").exists())  # it ends with the run that made it
         assert not api.ended(run)
@@ -210,8 +232,8 @@ def test_a_share_that_is_killed_loses_nothing(
         assert api.wait([share], seconds=30)[share]["type"] == "CRASHED"
     assert (state["type"], state["name"]) == ("COMPLETED", "Completed"), state
     assert f"{ACCOUNTS} accounts and subscriptions scanned, 0 failed" in state["message"]
-    assert len(loads(env)[1]) == ACCOUNTS
-    assert findings(env) == alone
+    assert len(loads(slow_env)[1]) == ACCOUNTS
+    assert findings(slow_env) == alone
 
 
 def test_a_scan_whose_shares_nobody_runs_is_done_alone(

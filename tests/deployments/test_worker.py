@@ -23,7 +23,7 @@ PREFECT = str(Path(sys.executable).with_name("prefect"))
 
 
 def test_a_worker_runs_what_was_deployed_from_any_directory(
-    stack: Stack, env: dict[str, str], deployed: dict[str, dict[str, Any]], tmp_path: Path
+    stack: Stack, env: dict[str, str], deployed: dict[str, Any], tmp_path: Path
 ) -> None:
     nightly = deployed["scan-fleet/own-nightly"]
     assert nightly["entrypoint"] == "flows.scan.scan_fleet"

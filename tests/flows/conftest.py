@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from deployments.local.children import Child
-from deployments.local.prefect_api import PrefectApi
+from deployments.local.prefect_api import TERMINAL, PrefectApi
 from deployments.local.stack import Stack
 from tasks.clouds.scanner import Scanner
 from tasks.inventory import load_inventory
@@ -152,11 +152,11 @@ class ScannedFleet:
     def wait_until_suspended(self, run_id: str, *, seconds: float = SECONDS) -> str:
         """Wait until the run's form can be filled in; returns the page above its fields."""
         deadline = time.monotonic() + seconds
-        while not self.api.waits(run_id):
-            state = self.api.state(run_id)
-            assert not self.api.ended(run_id), f"{state['name']}: {state.get('message')}"
-            assert time.monotonic() < deadline, f"still {state['name']} after {seconds:.0f} s"
-            time.sleep(0.1)
+        while not self.api.waits_in(run_id, state := self.api.state(run_id)):
+            said = f"{state.get('name')}: {state.get('message')}"
+            assert state.get("type") not in TERMINAL, said
+            assert time.monotonic() < deadline, f"still {said} after {seconds:.0f} s"
+            time.sleep(0.25)  # asking is work for the server that the run waits for
         return self.page(run_id)
 
     def page(self, run_id: str) -> str:

@@ -236,7 +236,7 @@ def wait_for_round(fleet: Any, run_id: str, number: int) -> None:
         if keys.get("schema") == key:
             return
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.25)
 
 
 def kill_while_it_writes(fleet: Any, run_id: str) -> None:

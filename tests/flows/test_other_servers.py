@@ -86,12 +86,13 @@ class Other:
         deadline = time.monotonic() + SECONDS
         while True:
             state = self.run(run_id)["state"]
-            page = self.http.get(f"/flow_runs/{run_id}/input/suspended-{key}-description")
-            if state["type"] == "PAUSED" and page.is_success:
-                return str(page.json())
+            if state["type"] == "PAUSED":
+                page = self.http.get(f"/flow_runs/{run_id}/input/suspended-{key}-description")
+                if page.is_success:
+                    return str(page.json())
             assert state["type"] not in {"FAILED", "CRASHED", "COMPLETED"}, state
             assert time.monotonic() < deadline, state
-            time.sleep(0.1)
+            time.sleep(0.25)
 
     def ends(self, run_id: str) -> dict[str, Any]:
         deadline = time.monotonic() + SECONDS
@@ -101,7 +102,7 @@ class Other:
             "COMPLETED",
         }:
             assert time.monotonic() < deadline, state
-            time.sleep(0.1)
+            time.sleep(0.25)
         return dict(state)
 
     def resume(self, run_id: str, who: str = "", **fields: str) -> httpx.Response:

@@ -111,7 +111,7 @@ def wait_for_next_form(fleet: Any, run_id: str, old_key: str) -> str:
         if keys["schema"] != old_key:
             return page
         assert time.monotonic() < deadline, "it was not asked again"
-        time.sleep(0.1)
+        time.sleep(0.25)
 
 
 def test_a_denial_leaves_the_resource_alone(fleet: Any) -> None:
