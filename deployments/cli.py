@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -100,6 +101,9 @@ SeverityOption = Annotated[SeverityName | None, typer.Option(help="Only this sev
 
 def main() -> None:
     """Run the command."""
+    # What is imported stays. Looking through it for garbage at every seven hundredth new object,
+    # as Python does unless told otherwise, takes a tenth of the time until a command begins.
+    gc.set_threshold(10_000)
     app()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
 
+gc.set_threshold(10_000)  # as in commands
 # Before anything imports Prefect: no test reads or writes the home of the person who runs it.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="suture-test-prefect-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
@@ -90,6 +92,12 @@ def stack() -> Iterator[Stack]:
         with Stack(aws=12, azure=7, seed=11) as running:
             yield running
         del os.environ["SUTURE_LOCAL_ISSUED"]
+
+
+def pytest_collection_finish() -> None:
+    """Ten thousand collected tests stay: no collection of garbage looks through them again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

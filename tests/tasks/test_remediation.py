@@ -60,7 +60,14 @@ from tasks.evidence import changed, problems
 from tasks.inventory import load_inventory
 from tasks.model import Call, Cloud, Finding, Resource, Step, Verdict, canonical_json
 from tasks.plan import Plan
-from tasks.planning import by_account, find_findings, plan_finding, plan_restore, read_resources
+from tasks.planning import (
+    by_account,
+    find_findings,
+    look_at,
+    plan_finding,
+    plan_restore,
+    read_resources,
+)
 from tasks.remediation_run import MOST_ROUNDS, NOTHING_CHOSEN, Answered, More, Run, paragraph
 from tasks.rules import RULES, rule
 from tasks.snapshot import ABSENT, content_diff
@@ -1635,7 +1642,8 @@ def test_the_record_says_who_wrote_what_with_the_clouds_own_numbers(
     for one in taken:
         assert one.calls
         assert all(call["request_id"] and call["status"] < 500 for call in one.calls)
-    assert taken[-1].resource == bench.now(finding)
+    after = taken[-1].resource
+    assert after == look_at(bench.inventory, bench.account(finding), after).resource
     assert content_diff(taken[1].content, taken[-1].content)
     assert problems(evidence) == []
     assert set(evidence["contents"]) == {one.address for one in taken}
