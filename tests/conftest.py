@@ -7,7 +7,6 @@ import os
 import shutil
 import tempfile
 
-gc.set_threshold(10_000)  # as in commands
 # Before anything imports Prefect: no test reads or writes the home of the person who runs it.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="suture-test-prefect-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
@@ -41,6 +40,7 @@ from deployments.local.stack import Stack
 from tasks.warehouse import database
 
 NUMBERS = count(1)
+gc.set_threshold(10_000)  # as in commands
 
 
 @pytest.fixture(scope="session")
