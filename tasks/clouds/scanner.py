@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from typing import TypeVar
 
 from tasks import settings
@@ -233,7 +233,7 @@ class Scanner:
             ),
             lambda api: azure_collect.read_one(api, account_id, kind, resource_id, reads),
         )
-        return found if reads is None else replace(found, reads=reads)
+        return replace(found, reads=reads)
 
     async def look(self, source: str, known: Resource) -> Seen:
         """A resource as it is now and what hangs on it: for a snapshot, for drift, to verify a fix.
@@ -249,15 +249,12 @@ class Scanner:
             ),
             lambda api: azure_collect.look(api, known.account, kind, known.id, reads),
         )
-        return (
-            seen if reads is None else replace(seen, resource=replace(seen.resource, reads=reads))
-        )
+        return replace(seen, resource=replace(seen.resource, reads=reads))
 
     def _needed(self, cloud: Cloud, kind: str, rule: Rule | None) -> frozenset[str] | None:
         """What of one kind the rules in force read, and ``rule``; None where that is all of it."""
         if cloud not in self._in_force:
-            rules = chain.from_iterable(self._rules_by_kind(cloud, None).values())
-            self._in_force[cloud] = frozenset(read for one in rules for read in one.reads)
+            self._in_force[cloud] = _reads(self._rules_by_kind(cloud, None))
         aws = cloud is Cloud.AWS
         there = frozenset(AWS_KINDS[kind].reads if aws else azure_collect.COLLECTORS[kind].reads)
         needed = there & self._in_force[cloud].union(rule.reads if rule is not None else ())
@@ -284,9 +281,7 @@ class Scanner:
         graph: SharedGraph[Resource] | None,
         region: str,
     ) -> tuple[list[Resource], list[Covered]]:
-        needed = frozenset(
-            read for rules in by_kind.values() for one in rules for read in one.reads
-        )
+        needed = _reads(by_kind)
         if account.cloud is Cloud.AWS:
             view = replace(await self._view(account), needed=needed)
             if region and region != GLOBAL:
@@ -346,6 +341,11 @@ class Scanner:
 
     def _out_of_time(self) -> str:
         return f"timed out after {self._limits.account_seconds:g} s"
+
+
+def _reads(by_kind: Mapping[str, list[Rule]]) -> frozenset[str]:
+    """All that the rules read."""
+    return frozenset(read for rules in by_kind.values() for one in rules for read in one.reads)
 
 
 def _why_skipped(account: Account) -> str:

@@ -182,6 +182,14 @@ class Bench:
         answered = remediation.take_answer.fn(run, typed)
         self.go_on(run, answered)
 
+    def remediated(self, found: Finding) -> Run:
+        """The run that has closed a finding by an approval, with the gate closed after it."""
+        run = self.begin([found])
+        self.answer(run, self.open(found).code.get_secret_value())
+        assert self.states(run) == ["remediated"]
+        self.close_gate(found)
+        return run
+
     def handle(self, code: str) -> str:
         handle = HANDLE_PREFIX + f"{len(self.handles):043d}"
         self.handles[handle] = code
@@ -671,10 +679,7 @@ def test_two_findings_of_one_resource_are_both_closed(bench: Bench, ssh: str, rd
 def test_restore_puts_back_byte_for_byte_and_reopens(bench: Bench, rule_id: str) -> None:
     (finding,) = bench.take(rule_id)
     before = bench.now(finding)
-    run = bench.begin([finding])
-    bench.answer(run, bench.open(finding).code.get_secret_value())
-    assert bench.states(run) == ["remediated"]
-    bench.close_gate(finding)
+    run = bench.remediated(finding)
 
     back = remediation.begin_restore.fn(str(uuid4()), run.items[0].id, "a test")
     assert "will be open again" in back.page()
@@ -711,10 +716,7 @@ def test_a_restore_does_not_mind_which_rules_are_in_force_meanwhile(
     bench.patch.setenv("SUTURE_RULES", first)
     (finding,) = bench.take(rule_id)
     before = bench.now(finding)
-    run = bench.begin([finding])
-    bench.answer(run, bench.open(finding).code.get_secret_value())
-    assert bench.states(run) == ["remediated"]
-    bench.close_gate(finding)
+    run = bench.remediated(finding)
     with connect() as warehouse:
         taken = remediations.snapshots(warehouse, run.items[0].id)
     assert {one.resource.shows(rule(rule_id)) for one in taken} == {True}
@@ -769,9 +771,7 @@ def test_a_restore_can_be_undone_and_that_as_well(bench: Bench, rule_id: str) ->
     """Each undoing is a remediation with snapshots of its own, and the last one can be undone."""
     (finding,) = bench.take(rule_id)
     failing = bench.now(finding)
-    run = bench.begin([finding])
-    bench.answer(run, bench.open(finding).code.get_secret_value())
-    bench.close_gate(finding)
+    run = bench.remediated(finding)
     passing = bench.now(finding)
     runs, words = [run], {id(failing): "open again", id(passing): "closed again"}
     for goal in (failing, passing, failing):
